@@ -1,0 +1,203 @@
+"""Versioned envelopes for everything that crosses the bus."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Self
+
+import msgspec
+
+from shared.clock import random_id
+from shared.errors import MalformedMessage
+from shared.models import Candle, Order, Signal, to_utc
+
+EVENT_VERSION = 1
+
+
+class EventType(StrEnum):
+    """What an envelope carries."""
+
+    CANDLE = "candle"
+    CANDLE_OPENED = "candle_opened"
+    SIGNAL = "signal"
+    ORDER = "order"
+    WATERMARK = "watermark"
+
+
+class CandleOpened(msgspec.Struct, frozen=True, kw_only=True):
+    """The first frame of a new candle: its open is known; only venues and stops may see it."""
+
+    symbol: str
+    timeframe: str
+    open_time: datetime
+    open: str
+
+
+class Watermark(msgspec.Struct, frozen=True, kw_only=True):
+    """A service has handled everything up to the envelope's `as_of`."""
+
+    service: str
+
+
+_PAYLOADS: dict[EventType, type[msgspec.Struct]] = {
+    EventType.CANDLE: Candle,
+    EventType.CANDLE_OPENED: CandleOpened,
+    EventType.SIGNAL: Signal,
+    EventType.ORDER: Order,
+    EventType.WATERMARK: Watermark,
+}
+_TYPES = {payload: event_type for event_type, payload in _PAYLOADS.items()}
+
+
+class Event:
+    """An envelope: type, data, the business time `as_of` that caused it, and a correlation id from candle to fill."""
+
+    __slots__ = ("as_of", "correlation_id", "data", "id", "type")
+
+    def __init__(
+        self,
+        *,
+        data: Any,
+        type: EventType | None = None,
+        as_of: datetime | None = None,
+        correlation_id: str = "",
+        id: str | None = None,
+    ) -> None:
+        kind = type if type is not None else _TYPES.get(data.__class__)
+        if kind is None or not isinstance(data, _PAYLOADS[kind]):
+            raise TypeError(f"no event carries a {data.__class__.__name__} as {kind}")
+        self.type = kind
+        self.data = data
+        self.as_of = to_utc(as_of, "as_of") if as_of is not None else _business_time(data)
+        self.id = id or random_id()
+        self.correlation_id = correlation_id or self.id
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the envelope as plain JSON types."""
+        return {
+            "version": EVENT_VERSION,
+            "type": self.type.value,
+            "id": self.id,
+            "as_of": self.as_of.isoformat() if self.as_of else None,
+            "correlation_id": self.correlation_id,
+            "data": msgspec.to_builtins(self.data),
+        }
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Self:
+        """Return the event in `raw`; anything unknown or malformed is a `MalformedMessage`."""
+        try:
+            return cls._from_dict(raw)
+        except MalformedMessage:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            raise MalformedMessage(f"event: cannot be read ({error}); it goes to the dead letters") from error
+
+    @classmethod
+    def _from_dict(cls, raw: Mapping[str, Any]) -> Self:
+        if raw.get("version") != EVENT_VERSION:
+            raise MalformedMessage(
+                f"event: version {raw.get('version')!r} is unknown, this build reads {EVENT_VERSION}"
+            )
+        try:
+            kind = EventType(raw.get("type"))
+        except ValueError:
+            raise MalformedMessage(f"event: type {raw.get('type')!r} is unknown") from None
+        data = msgspec.convert(raw["data"], _PAYLOADS[kind], strict=False)
+        moment = raw.get("as_of")
+        event = cls.__new__(cls)
+        Event.__init__(
+            event,
+            data=data,
+            type=kind,
+            as_of=datetime.fromisoformat(moment) if moment else None,
+            correlation_id=str(raw.get("correlation_id") or ""),
+            id=str(raw["id"]),
+        )
+        return event
+
+    def encode(self) -> bytes:
+        """Return the envelope as JSON bytes."""
+        return msgspec.json.encode(
+            {
+                "version": EVENT_VERSION,
+                "type": self.type,
+                "id": self.id,
+                "as_of": self.as_of,
+                "correlation_id": self.correlation_id,
+                "data": self.data,
+            }
+        )
+
+    @classmethod
+    def decode(cls, raw: bytes | str) -> Self:
+        """Return the event in JSON `raw`; rubbish is a `MalformedMessage`."""
+        try:
+            document = msgspec.json.decode(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise MalformedMessage(f"event: not JSON ({error}); it goes to the dead letters") from error
+        if not isinstance(document, dict):
+            raise MalformedMessage(f"event: expected an object, was {type(document).__name__}")
+        return cls.from_dict(document)
+
+    def __eq__(self, other: object) -> bool:
+        """Compare by what is carried."""
+        return isinstance(other, Event) and self.to_dict() == other.to_dict()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        """Return a short form for logs."""
+        return f"Event(type={self.type.value!r}, id={self.id!r}, as_of={self.as_of})"
+
+
+class CandleEvent(Event):
+    """A closed candle."""
+
+    def __init__(
+        self, *, data: Candle, as_of: datetime | None = None, correlation_id: str = "", id: str | None = None
+    ) -> None:
+        super().__init__(data=data, type=EventType.CANDLE, as_of=as_of, correlation_id=correlation_id, id=id)
+
+
+class SignalEvent(Event):
+    """A signal, stored before it was published."""
+
+    def __init__(
+        self, *, data: Signal, as_of: datetime | None = None, correlation_id: str = "", id: str | None = None
+    ) -> None:
+        super().__init__(data=data, type=EventType.SIGNAL, as_of=as_of, correlation_id=correlation_id, id=id)
+
+
+class OrderEvent(Event):
+    """An order's new status."""
+
+    def __init__(
+        self, *, data: Order, as_of: datetime | None = None, correlation_id: str = "", id: str | None = None
+    ) -> None:
+        super().__init__(data=data, type=EventType.ORDER, as_of=as_of, correlation_id=correlation_id, id=id)
+
+
+def _business_time(data: Any) -> datetime | None:
+    if isinstance(data, Candle):
+        return data.close_time
+    if isinstance(data, Signal | Order):
+        return data.created_at
+    return None
+
+
+def candle_stream(symbol: str, timeframe: str) -> str:
+    """Return the stream of closed candles, e.g. `candles.BTC_USDT.1m`."""
+    return f"candles.{symbol.replace('/', '_')}.{timeframe}"
+
+
+def opened_stream(symbol: str, timeframe: str) -> str:
+    """Return the stream of opened candles, which no strategy reads."""
+    return f"opened.{symbol.replace('/', '_')}.{timeframe}"
+
+
+SIGNAL_STREAM = "signals"
+ORDER_STREAM = "orders"
+WATERMARK_STREAM = "watermarks"

@@ -1,0 +1,1 @@
+"""Pytest fixtures for every member of the workspace."""
