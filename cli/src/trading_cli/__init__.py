@@ -1,0 +1,1 @@
+"""The trading command: the only place that composes services in one process."""

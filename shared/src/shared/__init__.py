@@ -1,0 +1,1 @@
+"""The floor every service stands on: models, domain rules, strategy contract and plumbing."""

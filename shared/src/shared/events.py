@@ -102,7 +102,7 @@ class Event:
                 f"event: version {raw.get('version')!r} is unknown, this build reads {EVENT_VERSION}"
             )
         try:
-            kind = EventType(raw.get("type"))
+            kind = EventType(str(raw.get("type")))
         except ValueError:
             raise MalformedMessage(f"event: type {raw.get('type')!r} is unknown") from None
         data = msgspec.convert(raw["data"], _PAYLOADS[kind], strict=False)

@@ -1,0 +1,1 @@
+"""Runs strategies over history and reports honestly."""

@@ -1,0 +1,1 @@
+"""Collects candles from a feed, stores and publishes them."""

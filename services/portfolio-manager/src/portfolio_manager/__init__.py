@@ -1,0 +1,1 @@
+"""Marks prices, writes snapshots, rebuilds and compares every projection."""

@@ -1,0 +1,1 @@
+"""Runs plug-in strategies over closed candles."""

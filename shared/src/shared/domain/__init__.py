@@ -1,0 +1,1 @@
+"""Pure money decisions: no clock, no log, no await."""
