@@ -1,0 +1,393 @@
+"""The book: every sub-account, every working order, the account's limits, and the one way a signal becomes an order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+import msgspec
+
+from shared.clock import derived_id
+from shared.domain.account import AccountFigures, OrderRates, check_state, mark_account, opening_figures
+from shared.domain.effects import IGNORED, REFUSED, Closed, Declined, Effect, Filled, Placed
+from shared.domain.fees import BNB, FeeSchedule, compute_fee
+from shared.domain.matching import stop_price, trailing_price
+from shared.domain.order_lifecycle import move
+from shared.domain.positions import FLAT, Holding, apply_fill, fill_effect, is_dust
+from shared.domain.risk import ControlState, IncreaseFigures, Limits, Refusal, check_increase
+from shared.domain.rounding import ONE, ZERO, Instrument, floor_to_step, minus, plus, times
+from shared.domain.sizing import Sizing, SizingRule, entry_quantity, smallest_passing_quantity
+from shared.models import (
+    TIMEFRAME_DELTA,
+    Fill,
+    InstanceKey,
+    Order,
+    OrderSide,
+    OrderStatus,
+    OrderType,
+    Signal,
+    split_symbol,
+)
+
+
+class InstanceRules(msgspec.Struct, frozen=True, kw_only=True):
+    """How one strategy instance trades; percents are of the average entry, 0 = off. `max_entries` 0 = unlimited."""
+
+    instrument: Instrument
+    age_max: timedelta
+    sizing: Sizing = Sizing(SizingRule.FIXED)
+    max_entries: int = 1
+    stop_loss_pct: Decimal = ZERO
+    stop_anchor_price: Decimal | None = None
+    take_profit_pct: Decimal = ZERO
+    trailing_pct: Decimal = ZERO
+    stop_cooldown_candles: int = 1
+
+    @property
+    def has_exits(self) -> bool:
+        """Return whether any protective order is ever armed."""
+        return self.stop_loss_pct > 0 or self.take_profit_pct > 0 or self.trailing_pct > 0
+
+
+class BookRules(msgspec.Struct, frozen=True, kw_only=True):
+    """Costs and limits that hold for the whole account."""
+
+    fees: FeeSchedule = FeeSchedule()
+    slippage_bps: Decimal = Decimal(2)
+    gap_refuses: bool = True
+    limits: Limits | None = None
+    venue: str = "paper"
+
+
+class SubAccount:
+    """One instance's own cash, holding and working orders."""
+
+    __slots__ = ("cash", "cooldown_until", "high_water_price", "holding", "is_orphan", "key", "rules", "working")
+
+    def __init__(self, key: InstanceKey, rules: InstanceRules, cash: Decimal) -> None:
+        self.key = key
+        self.rules = rules
+        self.cash = cash
+        self.holding: Holding = FLAT
+        self.working: list[Order] = []
+        self.high_water_price = ZERO
+        self.cooldown_until: datetime | None = None
+        self.is_orphan = False
+
+    def equity(self, mark: Decimal | None) -> Decimal:
+        """Return cash and holding at `mark`; a holding without a mark counts at its cost."""
+        if self.holding.quantity == 0:
+            return self.cash
+        return plus(self.cash, times(self.holding.quantity, self.holding.avg_entry_price if mark is None else mark))
+
+    def working_quantity(self, side: OrderSide) -> Decimal:
+        """Return the unfilled quantity of the working orders of one side."""
+        total = ZERO
+        for order in self.working:
+            if order.side is side:
+                total = plus(total, minus(order.quantity, order.filled_quantity))
+        return total
+
+    @property
+    def stop_price(self) -> Decimal | None:
+        """Return the stop-loss now armed."""
+        if self.holding.quantity == 0:
+            return None
+        return stop_price(self.holding.avg_entry_price, self.rules.stop_loss_pct, self.rules.stop_anchor_price)
+
+    @property
+    def trailing_stop(self) -> Decimal | None:
+        """Return the trailing stop now armed."""
+        return trailing_price(self.high_water_price, self.rules.trailing_pct) if self.holding.quantity else None
+
+    @property
+    def target_price(self) -> Decimal | None:
+        """Return the take-profit price now armed."""
+        if self.rules.take_profit_pct <= 0 or self.holding.quantity == 0:
+            return None
+        return times(self.holding.avg_entry_price, ONE + self.rules.take_profit_pct / 100)
+
+
+class Book:
+    """All sub-accounts of one account. Deterministic: the same calls give the same effects, ids and numbers."""
+
+    def __init__(self, rules: BookRules, balance: Decimal, control: ControlState = ControlState.ACTIVE) -> None:
+        self.rules = rules
+        self.initial_balance = balance
+        self.cash = balance
+        self.control = control
+        self.accounts: dict[InstanceKey, SubAccount] = {}
+        self.marks: dict[str, Decimal] = {}
+        self.figures: AccountFigures = opening_figures(balance)
+        self.sequence = 0
+        self.touched: set[InstanceKey] = set()
+        self._held: dict[str, Decimal] = {}
+        self._rates = OrderRates()
+
+    def open_account(self, key: InstanceKey, rules: InstanceRules, cash: Decimal) -> SubAccount:
+        """Add an instance with its allocation of the account's cash."""
+        assert key not in self.accounts, f"book: {key} opened twice"
+        account = SubAccount(key, rules, cash)
+        self.accounts[key] = account
+        return account
+
+    def restore_holding(self, key: InstanceKey, holding: Holding) -> None:
+        """Put back what the fills of an instance add up to."""
+        account = self.accounts[key]
+        account.cash = plus(account.cash, minus(holding.cash_flow, account.holding.cash_flow))
+        self.cash = plus(self.cash, minus(holding.cash_flow, account.holding.cash_flow))
+        self._add_held(key.symbol, minus(holding.quantity, account.holding.quantity))
+        account.holding = holding
+
+    def restore_rates(self, orders: Iterable[Order]) -> None:
+        """Put back the increasing orders of the last hour, oldest first."""
+        for order in orders:
+            self._rates.record(order.created_at, times(order.quantity, order.price))
+
+    def held(self, symbol: str) -> Decimal:
+        """Return what all instances together hold of a symbol."""
+        return self._held.get(symbol, ZERO)
+
+    def held_symbols(self) -> list[str]:
+        """Return the symbols of which anything is held, sorted."""
+        return sorted(symbol for symbol, quantity in self._held.items() if quantity)
+
+    def equity(self) -> Decimal | None:
+        """Return cash and positions at their marks; None while a held symbol has none."""
+        total = self.cash
+        for symbol, quantity in self._held.items():
+            if quantity:
+                mark = self.marks.get(symbol)
+                if mark is None:
+                    return None
+                total = plus(total, times(quantity, mark))
+        return total
+
+    def mark(self, as_of: datetime) -> None:
+        """Move the account's figures to `as_of`, at the marks set so far."""
+        equity = self.equity()
+        if equity is not None:
+            self.figures = mark_account(self.figures, as_of, equity, self.rules.limits)
+
+    def decide(self, signal: Signal, as_of: datetime) -> Effect:
+        """Return the order that a signal makes, or why it makes none."""
+        account = self.accounts.get(signal.instance)
+        if account is None:
+            return Declined(signal, REFUSED, "no_account", f"{signal.instance} has no sub-account", as_of)
+        if signal.side is OrderSide.SELL:
+            return self._decide_sell(account, signal, as_of)
+        return self._decide_buy(account, signal, as_of)
+
+    def place(self, order: Order, signal: Signal | None) -> Placed:
+        """Take an order among the working ones."""
+        account = self.accounts[order.instance]
+        account.working.append(order)
+        self.touched.add(account.key)
+        if order.side is OrderSide.BUY:
+            self._rates.record(order.created_at, times(order.quantity, order.price))
+        return Placed(order, signal)
+
+    def close(self, order: Order, status: OrderStatus, reason: str) -> Closed:
+        """End a working order that will not fill (any further)."""
+        ended = msgspec.structs.replace(order, status=move(order.status, status), reason=reason)
+        self._forget(order)
+        return Closed(ended)
+
+    def fill(self, order: Order, price: Decimal, traded_at: datetime, as_of: datetime) -> Filled | Closed:
+        """Book a full execution at `price`; a BUY that its own cash does not cover is rejected instead."""
+        account = self.accounts[order.instance]
+        fee = compute_fee(
+            self.rules.fees,
+            symbol=order.symbol,
+            side=order.side,
+            quantity=order.quantity,
+            price=price,
+            bnb_price=self.marks.get(f"{BNB}/{split_symbol(order.symbol)[1]}"),
+        )
+        self.sequence += 1
+        fill = Fill(
+            id=derived_id(order.id, "fill", 1),
+            order_id=order.id,
+            symbol=order.symbol,
+            side=order.side,
+            price=price,
+            quantity=order.quantity,
+            fee=fee.amount,
+            fee_asset=fee.asset,
+            fee_quote=fee.value_quote,
+            traded_at=traded_at,
+            as_of=as_of,
+            sequence=self.sequence,
+            strategy=order.strategy,
+            timeframe=order.timeframe,
+            reason=order.reason,
+            venue=self.rules.venue,
+            venue_trade_id=f"{self.rules.venue}-{order.id}",
+        )
+        if order.side is OrderSide.BUY and plus(account.cash, fill_effect(fill)[1]) < 0:
+            self.sequence -= 1
+            return self.close(order, OrderStatus.REJECTED, "insufficient_cash")
+        return self.book_fill(order, fill)
+
+    def book_fill(self, order: Order, fill: Fill) -> Filled:
+        """Move cash and position by a fill; the only place where either changes."""
+        account = self.accounts[order.instance]
+        base_change, cash_change = fill_effect(fill)
+        was_flat = account.holding.quantity == 0
+        account.holding = apply_fill(account.holding, fill, account.rules.instrument)
+        account.cash = plus(account.cash, cash_change)
+        self.cash = plus(self.cash, cash_change)
+        self._add_held(fill.symbol, base_change)
+        if fill.side is OrderSide.BUY:
+            account.high_water_price = fill.price if was_flat else max(account.high_water_price, fill.price)
+        elif account.holding.quantity == 0:
+            account.high_water_price = ZERO
+        filled = plus(order.filled_quantity, fill.quantity)
+        done = filled >= order.quantity
+        after = msgspec.structs.replace(
+            order,
+            status=move(order.status, OrderStatus.FILLED if done else OrderStatus.PARTIAL),
+            filled_quantity=filled,
+            avg_fill_price=fill.price,
+            filled_at=fill.traded_at,
+        )
+        self._forget(order)
+        if not done:
+            account.working.append(after)
+        return Filled(after, fill)
+
+    def reducing_order(
+        self, account: SubAccount, *, quantity: Decimal, price: Decimal, as_of: datetime, purpose: str
+    ) -> Order:
+        """Return an order of our own that sells `quantity`: a stop, a target, an orphan's end."""
+        return Order(
+            id=derived_id(*account.key, purpose, as_of.isoformat()),
+            symbol=account.key.symbol,
+            side=OrderSide.SELL,
+            type=OrderType.STOP_LOSS if purpose in ("stop_loss", "trailing_stop") else OrderType.MARKET,
+            price=price,
+            quantity=quantity,
+            created_at=as_of,
+            strategy=account.key.strategy,
+            timeframe=account.key.timeframe,
+            purpose=purpose,
+            reason=purpose,
+        )
+
+    def start_cooldown(self, account: SubAccount, candle_open_time: datetime) -> None:
+        """Refuse this instance's entries from the stopped candle on, for its cool-down candles."""
+        candles = account.rules.stop_cooldown_candles
+        account.cooldown_until = candle_open_time + candles * TIMEFRAME_DELTA[account.key.timeframe]
+
+    def _decide_sell(self, account: SubAccount, signal: Signal, as_of: datetime) -> Effect:
+        holding, rules = account.holding, account.rules
+        free = minus(holding.quantity, account.working_quantity(OrderSide.SELL))
+        if free <= 0:
+            return Declined(signal, IGNORED, "nothing_held", f"{account.key} holds nothing to sell", as_of)
+        wanted = free
+        if rules.max_entries == 0:
+            wanted = min(free, signal.quantity)
+        elif rules.max_entries > 1 and holding.entries:
+            wanted = min(free, holding.entries[-1])
+        quantity = floor_to_step(wanted, rules.instrument.step_size)
+        if quantity == 0 or is_dust(quantity, signal.price, rules.instrument):
+            outcome, reason = (REFUSED, "dust") if holding.entries else (IGNORED, "nothing_held")
+            return Declined(
+                signal, outcome, reason, f"{account.key} holds {holding.quantity:f}, too little to sell", as_of
+            )
+        return self.place(self._order(signal, quantity, as_of), signal)
+
+    def _decide_buy(self, account: SubAccount, signal: Signal, as_of: datetime) -> Effect:
+        rules = account.rules
+        entries = len(account.holding.entries) + sum(order.side is OrderSide.BUY for order in account.working)
+        if rules.max_entries and entries >= rules.max_entries:
+            return Declined(
+                signal, IGNORED, "already_in", f"{account.key} has {entries} of {rules.max_entries} entries open", as_of
+            )
+        quantity = entry_quantity(
+            rules.sizing,
+            signal_quantity=signal.quantity,
+            price=signal.price,
+            equity=account.equity(self.marks.get(account.key.symbol)),
+            stop_loss_pct=rules.stop_loss_pct,
+            step_size=rules.instrument.step_size,
+        )
+        refusal = self._refuse_buy(account, signal, quantity, as_of)
+        if refusal is not None:
+            return Declined(signal, REFUSED, refusal.reason, refusal.detail, as_of)
+        return self.place(self._order(signal, quantity, as_of), signal)
+
+    def _refuse_buy(self, account: SubAccount, signal: Signal, quantity: Decimal, as_of: datetime) -> Refusal | None:
+        candle_time = signal.candle_open_time or signal.created_at
+        if account.cooldown_until is not None and candle_time < account.cooldown_until:
+            return Refusal(
+                "stop_cooldown", f"{account.key} was stopped out; entries wait until {account.cooldown_until:%H:%M}"
+            )
+        if signal.expires_at is not None and as_of > signal.expires_at:
+            return Refusal(
+                "expired", f"the signal of {signal.created_at:%Y-%m-%d %H:%M} expired at {signal.expires_at:%H:%M}"
+            )
+        if account.is_orphan:
+            return Refusal("orphan", f"{account.key} is not enabled any more; its position only shrinks")
+        instrument = account.rules.instrument
+        if quantity == 0 or times(quantity, signal.price) < instrument.notional_min:
+            least = smallest_passing_quantity(instrument, signal.price)
+            return Refusal(
+                "below_min_notional",
+                f"{quantity:f} {account.key.symbol} at {signal.price:f} is below the venue's minimum; the smallest that passes is {least:f}",
+            )
+        state = check_state(self.control, self.figures)
+        if state is not None or self.rules.limits is None:
+            return state
+        return check_increase(self.rules.limits, self._figures_for(signal, quantity, as_of))
+
+    def _figures_for(self, signal: Signal, quantity: Decimal, as_of: datetime) -> IncreaseFigures:
+        waiting: dict[str, Decimal] = {}
+        for account in self.accounts.values():
+            if account.working:
+                symbol = account.key.symbol
+                waiting[symbol] = plus(waiting.get(symbol, ZERO), account.working_quantity(OrderSide.BUY))
+        gross: Decimal | None = ZERO
+        for symbol in self._held.keys() | waiting.keys():
+            exposed = plus(self.held(symbol), waiting.get(symbol, ZERO))
+            mark = self.marks.get(symbol)
+            if exposed and mark is None:
+                gross = None
+                break
+            gross = plus(gross or ZERO, times(exposed, mark or ZERO))
+        return IncreaseFigures(
+            symbol=signal.symbol,
+            price=signal.price,
+            quantity=quantity,
+            equity=self.equity(),
+            symbol_quantity=plus(self.held(signal.symbol), waiting.get(signal.symbol, ZERO)),
+            gross_exposure=gross,
+            day_base=plus(self.figures.day_base, self.figures.day_flows),
+            equity_peak=self.figures.equity_peak,
+            orders_last_minute=self._rates.last_minute(as_of),
+            notional_last_hour=self._rates.last_hour_notional(as_of),
+        )
+
+    def _order(self, signal: Signal, quantity: Decimal, as_of: datetime) -> Order:
+        return Order(
+            id=derived_id(signal.id, "order"),
+            signal_id=signal.id,
+            symbol=signal.symbol,
+            side=signal.side,
+            price=signal.price,
+            quantity=quantity,
+            created_at=as_of,
+            strategy=signal.strategy,
+            timeframe=signal.timeframe,
+            reason=signal.reason,
+        )
+
+    def _forget(self, order: Order) -> None:
+        account = self.accounts[order.instance]
+        account.working = [other for other in account.working if other.id != order.id]
+        self.touched.add(account.key)
+
+    def _add_held(self, symbol: str, change: Decimal) -> None:
+        if change:
+            self._held[symbol] = plus(self._held.get(symbol, ZERO), change)

@@ -1,0 +1,113 @@
+"""The paper venue's order of business per close time: opens, stops, marks, signals. Live paper and backtest alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from decimal import Decimal
+
+import msgspec
+
+from shared.domain.book import Book, SubAccount
+from shared.domain.effects import Effect, Placed, StateChanged
+from shared.domain.matching import fill_price, is_late, match_exits
+from shared.domain.positions import is_dust
+from shared.domain.rounding import floor_to_step
+from shared.models import Candle, Order, OrderSide, OrderStatus, Signal
+
+
+class PaperVenue:
+    """Simulated executions for every instance of a book; pure, it only ever hears of candles and signals."""
+
+    def __init__(self, book: Book, *, fills_at_close: bool = False) -> None:
+        self.book = book
+        self._fills_at_close = fills_at_close
+        self._by_stream: dict[tuple[str, str], list[SubAccount]] = {}
+        for key in sorted(book.accounts):
+            self._by_stream.setdefault((key.symbol, key.timeframe), []).append(book.accounts[key])
+
+    def advance(self, as_of: datetime, candles: Sequence[Candle], signals: Iterable[Signal] = ()) -> list[Effect]:
+        """Return everything that close time `as_of` causes; `candles` are those that close at it, in business order."""
+        effects: list[Effect] = []
+        book = self.book
+        for candle in candles:
+            for account in self._by_stream.get((candle.symbol, candle.timeframe), ()):
+                if account.working:
+                    self._fill_waiting(account, candle.open_time, candle.open, as_of, effects)
+                if account.rules.has_exits and account.holding.quantity:
+                    self._match_exits(account, candle, as_of, effects)
+        for candle in candles:
+            book.marks[candle.symbol] = candle.close
+        before = book.figures
+        book.mark(as_of)
+        if book.figures.state_reason != before.state_reason:
+            detail = f"equity {book.figures.equity:.2f}, day PnL {book.figures.day_pnl:.2f}, peak {book.figures.equity_peak:.2f}"
+            effects.append(StateChanged(book.figures.state, book.figures.state_reason, detail, as_of))
+        for signal in sorted(signals, key=_signal_order):
+            self._handle_signal(signal, as_of, effects)
+        return effects
+
+    def open_candle(self, symbol: str, timeframe: str, open_time: datetime, open: Decimal) -> list[Effect]:
+        """Return the fills at the first frame of a new candle, as soon as its open is known."""
+        effects: list[Effect] = []
+        for account in self._by_stream.get((symbol, timeframe), ()):
+            if account.working:
+                self._fill_waiting(account, open_time, open, open_time, effects)
+        return effects
+
+    def close_orphan(self, account: SubAccount, price: Decimal, as_of: datetime) -> Placed | None:
+        """Return the order that ends an orphan's position at the next open, or None for dust."""
+        quantity = floor_to_step(account.holding.quantity, account.rules.instrument.step_size)
+        if account.working or is_dust(quantity, price, account.rules.instrument):
+            return None
+        order = self.book.reducing_order(account, quantity=quantity, price=price, as_of=as_of, purpose="orphan")
+        return self.book.place(order, None)
+
+    def _handle_signal(self, signal: Signal, as_of: datetime, effects: list[Effect]) -> None:
+        effect = self.book.decide(signal, as_of)
+        effects.append(effect)
+        if self._fills_at_close and isinstance(effect, Placed):
+            self._execute(effect.order, signal.price, as_of, as_of, effects)
+
+    def _fill_waiting(
+        self, account: SubAccount, open_time: datetime, open: Decimal, as_of: datetime, effects: list[Effect]
+    ) -> None:
+        for order in [waiting for waiting in account.working if waiting.created_at <= open_time]:
+            late = is_late(order.created_at, open_time, account.rules.age_max)
+            if late and order.side is OrderSide.BUY and self.book.rules.gap_refuses:
+                effects.append(self.book.close(order, OrderStatus.EXPIRED, "gap"))
+                continue
+            if order.side is OrderSide.SELL and order.quantity > account.holding.quantity:
+                effects.append(self.book.close(order, OrderStatus.CANCELED, "nothing_held"))
+                continue
+            self._execute(msgspec.structs.replace(order, late=late) if late else order, open, open_time, as_of, effects)
+
+    def _execute(
+        self, order: Order, price: Decimal, traded_at: datetime, as_of: datetime, effects: list[Effect]
+    ) -> None:
+        rules = self.book.rules
+        instrument = self.book.accounts[order.instance].rules.instrument
+        paid = fill_price(price, side=order.side, slippage_bps=rules.slippage_bps, instrument=instrument)
+        effects.append(self.book.fill(order, paid, traded_at, as_of))
+
+    def _match_exits(self, account: SubAccount, candle: Candle, as_of: datetime, effects: list[Effect]) -> None:
+        hit = match_exits(
+            candle, stop=account.stop_price, trailing_stop=account.trailing_stop, target=account.target_price
+        )
+        if hit is not None:
+            quantity = floor_to_step(account.holding.quantity, account.rules.instrument.step_size)
+            if quantity and not is_dust(quantity, hit.price, account.rules.instrument):
+                order = self.book.reducing_order(
+                    account, quantity=quantity, price=hit.price, as_of=as_of, purpose=hit.purpose
+                )
+                effects.append(self.book.place(order, None))
+                self._execute(order, hit.price, candle.open_time if hit.at_open else as_of, as_of, effects)
+                self.book.start_cooldown(account, candle.open_time)
+                return
+        if account.rules.trailing_pct > 0 and candle.high > account.high_water_price:
+            account.high_water_price = candle.high
+            self.book.touched.add(account.key)
+
+
+def _signal_order(signal: Signal) -> tuple[bool, str, str, str]:
+    return (signal.side is OrderSide.BUY, signal.symbol, signal.timeframe, signal.strategy)
