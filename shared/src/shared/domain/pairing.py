@@ -1,0 +1,220 @@
+"""From fills to closed pairs and round trips: what trade statistics are made of.
+
+Money itself is kept at average cost (`shared.domain.positions`); pairs only say what was gained from entry to exit.
+Realised plus unrealised is the same under both.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from decimal import Decimal
+from itertools import groupby
+
+from msgspec.structs import replace
+
+from shared.domain.rounding import FREE_STEP, ZERO, minus, plus, ratio, times
+from shared.domain.trade_records import OpenLot, OpenPosition, Pairing, RoundTrip, TradePair, TradeRecord
+from shared.models import OrderSide
+
+
+def pair_trades(trades: Iterable[TradeRecord], *, newest_first: bool = False, dust: Decimal = FREE_STEP) -> Pairing:
+    """Return the pairs, round trips and open lots of fills, per strategy and symbol.
+
+    Parameters
+    ----------
+    trades : iterable of TradeRecord
+        In any order. At one instant SELLs that are covered go first, then BUYs, then the other SELLs; otherwise
+        their given order holds.
+    newest_first : bool
+        False: first in, first out by quantity. True: a SELL closes the newest entry first, as the executor does
+        when a strategy may hold several entries.
+    dust : Decimal
+        Base units; less than this left counts as flat, and an entry of less as ended.
+
+    Returns
+    -------
+    Pairing
+        Pairs in the order of their exits. Partial lots split quantity and fees in proportion; the last part takes
+        the rest, so nothing is lost to rounding. A pair uses fills up to its exit only.
+
+    Example: BUY 2 at 10, SELL 1 at 12, fees 0 -> one pair, pnl 2; one open lot of 1.
+    """
+    books: dict[tuple[str, str], _LotBook] = {}
+    ordered = sorted(trades, key=lambda trade: trade.time)
+    for _, instant in groupby(ordered, key=lambda trade: trade.time):
+        by_key: defaultdict[tuple[str, str], list[TradeRecord]] = defaultdict(list)
+        for trade in instant:
+            by_key[(trade.strategy, trade.symbol)].append(trade)
+        for key, group in by_key.items():
+            if key not in books:
+                books[key] = _LotBook(newest_first=newest_first, dust=dust)
+            books[key].take_instant(group)
+    pairs = [pair for book in books.values() for pair in book.pairs]
+    trips = [trip for book in books.values() for trip in book.trips()]
+    return Pairing(
+        pairs=tuple(sorted(pairs, key=lambda pair: pair.exit_time)),
+        round_trips=tuple(sorted(trips, key=lambda trip: trip.entry_time)),
+        lots=tuple(lot.record() for book in books.values() for lot in book.lots),
+        average_costs={key: book.average_cost for key, book in books.items() if book.lots},
+        unmatched=tuple(trade for book in books.values() for trade in book.unmatched),
+    )
+
+
+def open_positions(pairing: Pairing, last_prices: Mapping[str, Decimal] | None = None) -> tuple[OpenPosition, ...]:
+    """Return what is still held, per strategy and symbol, valued where a last price is known.
+
+    Parameters
+    ----------
+    pairing : Pairing
+        From `pair_trades`.
+    last_prices : mapping of str to Decimal, optional
+        Quote per base at the end, by symbol.
+
+    Returns
+    -------
+    tuple of OpenPosition
+        In order of first entry. Example: one lot of 1 at 10, last price 12 -> unrealised 2.
+    """
+    grouped: defaultdict[tuple[str, str], list[OpenLot]] = defaultdict(list)
+    for lot in pairing.lots:
+        grouped[(lot.strategy, lot.symbol)].append(lot)
+    found = []
+    for (strategy, symbol), lots in grouped.items():
+        quantity = sum((lot.quantity for lot in lots), ZERO)
+        average = pairing.average_costs[(strategy, symbol)]
+        price = (last_prices or {}).get(symbol)
+        found.append(
+            OpenPosition(
+                symbol=symbol,
+                strategy=strategy,
+                quantity=quantity,
+                avg_entry_price=average,
+                entry_time=min(lot.time for lot in lots),
+                price=price,
+                unrealized_pnl=None if price is None else times(minus(price, average), quantity),
+            )
+        )
+    return tuple(sorted(found, key=lambda position: position.entry_time))
+
+
+class _Lot:
+    """A lot while it is being eaten."""
+
+    __slots__ = ("fee", "quantity", "trade")
+
+    def __init__(self, trade: TradeRecord) -> None:
+        self.trade, self.quantity, self.fee = trade, trade.quantity, trade.fee
+
+    def take(self, quantity: Decimal) -> Decimal:
+        """Remove `quantity` and return its share of the fee."""
+        share = self.fee if quantity == self.quantity else ratio(times(self.fee, quantity), self.quantity)
+        self.quantity, self.fee = minus(self.quantity, quantity), minus(self.fee, share)
+        return share
+
+    def record(self) -> OpenLot:
+        trade = self.trade
+        return OpenLot(
+            symbol=trade.symbol,
+            strategy=trade.strategy,
+            time=trade.time,
+            price=trade.price,
+            quantity=self.quantity,
+            fee=self.fee,
+        )
+
+
+class _LotBook:
+    """The open lots of one strategy in one symbol, and what came of those closed."""
+
+    def __init__(self, *, newest_first: bool, dust: Decimal) -> None:
+        self.lots: deque[_Lot] = deque()
+        self.pairs: list[TradePair] = []
+        self.unmatched: list[TradeRecord] = []
+        self.held = ZERO
+        self.average_cost = ZERO
+        self._closed_trips: list[RoundTrip] = []
+        self._trip_start: TradeRecord | None = None
+        self._trip_pnl = ZERO
+        self._trip_entries_max = 0
+        self._entries = 0
+        self._newest_first, self._dust = newest_first, dust
+
+    def take_instant(self, trades: list[TradeRecord]) -> None:
+        """Book the fills of one instant."""
+        waiting = []
+        for sale in (trade for trade in trades if trade.side == OrderSide.SELL):
+            if sale.quantity <= self.held:
+                self._sell(sale)
+            else:
+                waiting.append(sale)
+        for purchase in (trade for trade in trades if trade.side == OrderSide.BUY):
+            self._buy(purchase)
+        for sale in waiting:
+            self._sell(sale)
+
+    def trips(self) -> list[RoundTrip]:
+        """Return the round trips, the unfinished one last."""
+        return [*self._closed_trips, self._trip(None)] if self._trip_start else list(self._closed_trips)
+
+    def _buy(self, trade: TradeRecord) -> None:
+        if self._trip_start is None:
+            self._trip_start, self._trip_pnl, self._trip_entries_max = trade, ZERO, 0
+        cost = plus(times(self.held, self.average_cost), times(trade.quantity, trade.price))
+        self.held = plus(self.held, trade.quantity)
+        self.average_cost = ratio(cost, self.held)
+        self.lots.append(_Lot(trade))
+        self._entries += trade.quantity >= self._dust
+        self._trip_entries_max = max(self._trip_entries_max, self._entries, 1)
+
+    def _sell(self, trade: TradeRecord) -> None:
+        sale = _Lot(trade)
+        while self.lots and sale.quantity > 0:
+            lot = self.lots[-1 if self._newest_first else 0]
+            quantity = min(lot.quantity, sale.quantity)
+            fees = plus(lot.take(quantity), sale.take(quantity))
+            pair = _pair(lot.trade, trade, quantity, fees)
+            self.pairs.append(pair)
+            self.held = minus(self.held, quantity)
+            self._trip_pnl = plus(self._trip_pnl, pair.pnl)
+            self._entries -= lot.quantity < self._dust <= plus(lot.quantity, quantity)
+            if lot.quantity == 0:
+                self.lots.pop() if self._newest_first else self.lots.popleft()
+        if sale.quantity > 0:
+            self.unmatched.append(replace(trade, quantity=sale.quantity, fee=sale.fee))
+        if self._trip_start is not None and self.held < self._dust:
+            self._closed_trips.append(self._trip(trade.time))
+            self._trip_start = None
+        if not self.lots:
+            self.average_cost = ZERO
+
+    def _trip(self, exit_time: datetime | None) -> RoundTrip:
+        start = self._trip_start
+        if start is None:
+            raise AssertionError("a round trip ended that had not begun")
+        return RoundTrip(
+            symbol=start.symbol,
+            strategy=start.strategy,
+            entry_time=start.time,
+            exit_time=exit_time,
+            pnl=self._trip_pnl,
+            entries_max=self._trip_entries_max,
+        )
+
+
+def _pair(entry: TradeRecord, exit_: TradeRecord, quantity: Decimal, fees: Decimal) -> TradePair:
+    pnl = minus(times(minus(exit_.price, entry.price), quantity), fees)
+    return TradePair(
+        entry_time=entry.time,
+        exit_time=exit_.time,
+        entry_price=entry.price,
+        exit_price=exit_.price,
+        quantity=quantity,
+        pnl=pnl,
+        pnl_pct=100 * float(pnl) / float(entry.price * quantity),
+        holding_period=exit_.time - entry.time,
+        symbol=entry.symbol,
+        strategy=entry.strategy,
+        fees=fees,
+    )
