@@ -1,0 +1,123 @@
+"""Bulk writing of any row class in one statement, the same on both databases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from operator import itemgetter
+from typing import Any
+
+from sqlalchemy import Table
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from shared.sa_models import Base
+from shared.sa_types import Money, UtcDateTime, money_to_numeric, money_to_text, utc_checked, utc_to_text
+
+type Row = Mapping[str, Any]
+
+_CONVERSIONS: dict[tuple[str, type[Any]], Callable[[Any], Any]] = {
+    ("sqlite", Money): money_to_text,
+    ("sqlite", UtcDateTime): utc_to_text,
+    ("postgresql", Money): money_to_numeric,
+    ("postgresql", UtcDateTime): utc_checked,
+}
+
+
+@dataclass(frozen=True)
+class InsertPlan:
+    """One INSERT: its text, and what turns each column's value into the driver's."""
+
+    statement: str
+    columns: tuple[str, ...]
+    conversions: tuple[Callable[[Any], Any] | None, ...]
+    key: tuple[str, ...]
+
+
+async def insert_rows(
+    session: AsyncSession, row_class: type[Base], rows: Sequence[Row], *, ignore_conflicts: bool = False
+) -> int:
+    """Insert `rows` (all with the same columns) and return how many are new; with `ignore_conflicts` known ones stay."""
+    if not rows:
+        return 0
+    conflict = "DO NOTHING" if ignore_conflicts else ""
+    return await _execute(session, _plan(dialect_of(session), row_class, tuple(rows[0]), conflict), rows)
+
+
+async def upsert_rows(
+    session: AsyncSession, row_class: type[Base], rows: Sequence[Row], update: Sequence[str] | None = None
+) -> int:
+    """Insert `rows` or overwrite the columns `update` (all but the key) of those with the same primary key."""
+    if not rows:
+        return 0
+    columns = tuple(rows[0])
+    key = _key_of(row_class)
+    changed = tuple(update) if update is not None else tuple(name for name in columns if name not in key)
+    conflict = "DO UPDATE SET " + ", ".join(f'"{name}" = excluded."{name}"' for name in changed)
+    plan = _plan(dialect_of(session), row_class, columns, conflict if changed else "DO NOTHING")
+    # The last of several rows with one key wins; sorted, two writers take their locks in the same order.
+    latest = {tuple(row[name] for name in key): row for row in rows}
+    return await _execute(session, plan, [latest[each] for each in sorted(latest)])
+
+
+def dialect_of(session: AsyncSession) -> str:
+    """Return `sqlite` or `postgresql`."""
+    return session.get_bind().dialect.name
+
+
+async def execute_driver(session: AsyncSession, statement: str, parameters: Any = None) -> Any:
+    """Run SQL in the driver's own parameter style inside the session's transaction."""
+    connection = await session.connection()
+    return await connection.exec_driver_sql(statement, parameters)
+
+
+async def _execute(session: AsyncSession, plan: InsertPlan, rows: Sequence[Row]) -> int:
+    width = len(plan.columns)
+    pick = itemgetter(*plan.columns) if width > 1 else lambda row: (row[plan.columns[0]],)
+    for row in rows:
+        assert len(row) == width, f"rows of one call share their columns: expected {plan.columns}, found {tuple(row)}"
+    values = zip(*map(pick, rows), strict=True)
+    columns = [
+        list(column) if convert is None else [None if value is None else convert(value) for value in column]
+        for convert, column in zip(plan.conversions, values, strict=True)
+    ]
+    parameters = list(zip(*columns, strict=True)) if dialect_of(session) == "sqlite" else tuple(columns)
+    result = await execute_driver(session, plan.statement, parameters)
+    return int(result.rowcount)
+
+
+@lru_cache(maxsize=512)
+def _plan(dialect: str, row_class: type[Base], columns: tuple[str, ...], conflict: str) -> InsertPlan:
+    table = _table_of(row_class)
+    unknown = [name for name in columns if name not in table.columns]
+    assert not unknown, f"{table.name} has no column {', '.join(unknown)}"
+    key = _key_of(row_class)
+    names = ", ".join(f'"{name}"' for name in columns)
+    if dialect == "sqlite":
+        source = f"VALUES ({', '.join('?' * len(columns))})"
+    else:
+        arrays = (f"${place}::{_type_name(table, name)}[]" for place, name in enumerate(columns, start=1))
+        source = f"SELECT * FROM unnest({', '.join(arrays)})"
+    target = f"({', '.join(key)}) " if conflict.startswith("DO UPDATE") else ""
+    on_conflict = f" ON CONFLICT {target}{conflict}" if conflict else ""
+    return InsertPlan(
+        statement=f'INSERT INTO "{table.name}" ({names}) {source}{on_conflict}',
+        columns=columns,
+        conversions=tuple(_CONVERSIONS.get((dialect, type(table.columns[name].type))) for name in columns),
+        key=key,
+    )
+
+
+def _type_name(table: Table, column: str) -> str:
+    return table.columns[column].type.compile(dialect=postgresql.dialect())  # type: ignore[no-untyped-call]
+
+
+def _table_of(row_class: type[Base]) -> Table:
+    table = row_class.__table__
+    assert isinstance(table, Table)
+    return table
+
+
+def _key_of(row_class: type[Base]) -> tuple[str, ...]:
+    return tuple(column.name for column in _table_of(row_class).primary_key)
