@@ -1,0 +1,80 @@
+"""Rules between settings: each returns what is wrong, or "" when nothing is."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from decimal import Decimal
+
+from shared.config_values import Allocation, DataFile
+
+
+def quote_fault(symbols: Iterable[str]) -> str:
+    """All symbols of one run share one quote currency."""
+    quotes = sorted({symbol.partition("/")[2] for symbol in symbols})
+    if len(quotes) == 1:
+        return ""
+    return f"symbols: all must share one quote currency, found {', '.join(quotes)}; run one state per quote currency"
+
+
+def data_fault(feed: str, files: Collection[DataFile], symbols: Collection[str]) -> str:
+    """Files belong to a replay, and symbols that were named have theirs."""
+    if not files:
+        return ""
+    if feed != "replay":
+        return f"data: files are read by the feed replay only, but the feed is {feed}; give --feed replay or leave data out"
+    named = {item.symbol for item in files}
+    for symbol in sorted(named.symmetric_difference(symbols)):
+        what = "has a file but is not among the symbols" if symbol in named else "has no file"
+        return f"symbols: {symbol} {what}; leave symbols out to replay what the files hold"
+    return ""
+
+
+def telegram_fault(*, enabled: bool, token: str, chat_id: str) -> str:
+    """Messages need a sender and an addressee."""
+    if any(letter.isspace() or letter in "/?#" or not letter.isprintable() for letter in token):
+        return "telegram_bot_token: holds a character that no token has; copy it anew from @BotFather"
+    if not enabled:
+        return ""
+    if not token:
+        return "telegram_bot_token: not set, but telegram_enabled is true; set TELEGRAM_BOT_TOKEN"
+    if not chat_id:
+        return "telegram_chat_id: not set, but telegram_enabled is true; set TELEGRAM_CHAT_ID"
+    return ""
+
+
+def sizing_fault(sizing: str, stop_loss_pct: Decimal) -> str:
+    """Sizing by the loss at the stop needs a stop."""
+    if sizing.startswith("risk:") and stop_loss_pct == 0:
+        return "sizing: risk sizes by the loss at the stop, but risk_stop_loss_pct is 0; set a stop or another sizing"
+    return ""
+
+
+def live_fault(mode: str, account: str, strategies: Collection[str]) -> str:
+    """Real money needs two words and the strategies by name."""
+    if mode != "live":
+        return ""
+    if not account:
+        return "trading_mode: live also needs the option --i-understand-live ACCOUNT_ID; nothing was connected"
+    return "" if strategies else "strategies: live must name each strategy it runs, found none; set STRATEGIES"
+
+
+def allocation_fault(allocation: Iterable[Allocation], strategies: Collection[str], symbols: Collection[str]) -> str:
+    """Shares are for what runs."""
+    for item in allocation:
+        if strategies and item.strategy not in strategies:
+            return f"allocation: {item.strategy} is not among the strategies ({', '.join(strategies)})"
+        if item.symbol and item.symbol not in symbols:
+            return f"allocation: {item.symbol} is not among the symbols ({', '.join(symbols)})"
+    return ""
+
+
+def dry_run_fault(value: object, mode: object) -> str:
+    """`dry_run` follows from the mode and may be stated, not chosen."""
+    words = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+    stated = value if isinstance(value, bool) else words.get(str(value).strip().lower())
+    if stated is None:
+        return f"dry_run: expected true or false, was {value!r}; leave it out, it follows from trading_mode"
+    if stated == (mode == "paper"):
+        return ""
+    means = "true: no order leaves the house" if mode == "paper" else "false: orders go to a venue"
+    return f"dry_run: read-only, was {value!r}, but trading_mode {mode} means {means}; leave dry_run out"
