@@ -249,6 +249,7 @@ def upgrade() -> None:
         sa.Column("cash", Money(), server_default="0", nullable=False),
         sa.Column("stop_price", Money(), nullable=True),
         sa.Column("cooldown_until", UtcDateTime(), nullable=True),
+        sa.Column("high_water_price", Money(), server_default="0", nullable=False),
         sa.Column("updated_at", UtcDateTime(), nullable=False),
         sa.Column("last_sequence", sa.BigInteger(), server_default="0", nullable=False),
         sa.PrimaryKeyConstraint("strategy", "symbol", "timeframe", name=op.f("pk_strategy_positions")),

@@ -289,6 +289,7 @@ class StrategyPositionRow(Base):
     cash: Mapped[Zero]
     stop_price: Mapped[Decimal | None]
     cooldown_until: Mapped[datetime | None]
+    high_water_price: Mapped[Zero]
     updated_at: Mapped[datetime]
     last_sequence: Mapped[Counter]
 
