@@ -1,0 +1,198 @@
+"""Makes a live feed contiguous: history at the start and after a reconnect, holes mended before newer candles."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from structlog.typing import FilteringBoundLogger
+
+from data_collector.feeds.port import CandleGap, Feed, FeedBatch, ResumePoint, StreamKey
+from data_collector.gaps import find_gap
+from shared.clock import Clock
+from shared.errors import TradingError
+from shared.models import TIMEFRAME_DELTA, Candle
+
+QUEUE_BATCHES_MAX = 64
+HISTORY_PAGES_MAX = 1_000
+CONFIRMATIONS = 2  # how often a venue must say "nothing there" before a hole is a fact
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillRules:
+    """Bounds of the back-fill: how much history a first start loads, when a venue is asked again."""
+
+    history_candles: int = 500
+    confirm_seconds: float = 1.0
+    retry_seconds: float = 1.0
+    retry_seconds_max: float = 30.0
+    held_candles_max: int = 1_000
+    batch_candles_max: int = 500
+
+
+@dataclass(slots=True)
+class _Stream:
+    last: datetime | None
+    held: deque[Candle]
+    wanted_until: datetime | None = None
+    task: asyncio.Task[None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """The feed has nothing more, or failed."""
+
+    error: Exception | None = None
+
+
+class ContiguousFeed:
+    """Wraps a live feed: what leaves has no hole that the venue could fill.
+
+    A candle that is ahead of its stream by more than one step is held (a bounded number of them; older ones come
+    back with the history) while `history` is asked; other streams go on. An empty answer, twice, about a moment
+    before a candle that has closed confirms the hole. An error is asked again, with growing pauses, for ever.
+    """
+
+    def __init__(self, feed: Feed, clock: Clock, log: FilteringBoundLogger, rules: BackfillRules | None = None) -> None:
+        self._feed = feed
+        self._clock = clock
+        self._log = log
+        self._rules = rules or BackfillRules()
+        self._streams: dict[StreamKey, _Stream] = {}
+        self._queue: asyncio.Queue[FeedBatch | _End] = asyncio.Queue(QUEUE_BATCHES_MAX)
+
+    async def batches(self, resume: ResumePoint) -> AsyncIterator[FeedBatch]:
+        """Yield contiguous batches after `resume`; ends with the feed, raises what the feed raises."""
+        for stream in self._feed.streams():
+            held: deque[Candle] = deque(maxlen=self._rules.held_candles_max)
+            self._streams[stream] = _Stream(resume.open_times.get(stream), held)
+        pump = asyncio.create_task(self._pump(resume), name=f"feed {self._feed.name}")
+        try:
+            while not isinstance(item := await self._queue.get(), _End):
+                yield item
+            if item.error is not None:
+                raise item.error
+        finally:
+            tasks = [pump, *(state.task for state in self._streams.values() if state.task is not None)]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _pump(self, resume: ResumePoint) -> None:
+        try:
+            self._want_history()
+            async for batch in self._feed.batches(resume):
+                if batch.reconnected:
+                    self._want_history()
+                await self._forward(batch)
+            while mending := [state.task for state in self._streams.values() if state.task is not None]:
+                await asyncio.wait(mending)
+            await self._queue.put(_End())
+        except Exception as error:  # noqa: BLE001 - the task's boundary: the reader raises it
+            await self._queue.put(_End(error))
+
+    async def _forward(self, batch: FeedBatch) -> None:
+        ready = [candle for candle in batch.candles if self._admit(candle)]
+        if ready or batch.opened or batch.malformed or batch.confirmed_gaps:
+            await self._queue.put(
+                FeedBatch(tuple(ready), None, batch.opened, batch.confirmed_gaps, batch.malformed, batch.reconnected)
+            )
+
+    def _admit(self, candle: Candle) -> bool:
+        stream = StreamKey(candle.symbol, candle.timeframe)
+        state = self._streams.get(stream)
+        if state is None:
+            return True  # unknown streams are the validation's business
+        if state.task is None and (
+            state.last is None or candle.open_time - state.last == TIMEFRAME_DELTA[stream.timeframe]
+        ):
+            state.last = candle.open_time
+            return True
+        if state.last is not None and candle.open_time <= state.last:
+            return True  # a duplicate, a late one or a revision: harmless, stored as such
+        state.held.append(candle)
+        self._start(stream, state)
+        return False
+
+    def _want_history(self) -> None:
+        now = self._clock.now()
+        for stream, state in self._streams.items():
+            state.wanted_until = now
+            self._start(stream, state)
+
+    def _start(self, stream: StreamKey, state: _Stream) -> None:
+        if state.task is None:
+            state.task = asyncio.create_task(self._mend(stream, state), name=f"back-fill {stream}")
+
+    async def _mend(self, stream: StreamKey, state: _Stream) -> None:
+        """Bring a stream up to what is held and wanted; newer candles are held until this ends."""
+        try:
+            while state.held or state.wanted_until is not None:
+                await self._mend_once(stream, state)
+        except Exception as error:  # noqa: BLE001 - the task's boundary: the reader raises it
+            await self._queue.put(_End(error))
+        finally:
+            state.task = None
+
+    async def _mend_once(self, stream: StreamKey, state: _Stream) -> None:
+        ordered: list[Candle] = []
+        gaps: list[CandleGap] = []
+        wanted, state.wanted_until = state.wanted_until, None
+        for attempt in range(CONFIRMATIONS):
+            if attempt:
+                await self._clock.sleep(self._rules.confirm_seconds)
+            fetched = await self._fetch_until_answered(stream, state, wanted)
+            ordered = _merge(fetched, state.held, state.last)
+            gaps = _gaps_of(stream, state.last, ordered)
+            if not gaps:
+                break
+        state.held.clear()
+        size = self._rules.batch_candles_max
+        for start in range(0, len(ordered), size):
+            part = ordered[start : start + size]
+            state.last = part[-1].open_time
+            inside = tuple(gap for gap in gaps if part[0].open_time <= gap.end_time <= part[-1].open_time)
+            await self._queue.put(FeedBatch(candles=tuple(part), confirmed_gaps=inside))
+
+    async def _fetch_until_answered(self, stream: StreamKey, state: _Stream, wanted: datetime | None) -> list[Candle]:
+        step = TIMEFRAME_DELTA[stream.timeframe]
+        pause = self._rules.retry_seconds
+        while True:
+            until = max(moment for moment in (wanted, *(each.open_time for each in state.held)) if moment is not None)
+            since = until - self._rules.history_candles * step if state.last is None else state.last + step
+            try:
+                return await self._fetch(stream, since, until)
+            except TradingError as error:
+                self._log.warning("backfill.failed", stream=str(stream), error=str(error), retry_seconds=pause)
+            await self._clock.sleep(pause)
+            pause = min(2 * pause, self._rules.retry_seconds_max)
+
+    async def _fetch(self, stream: StreamKey, since: datetime, until: datetime) -> list[Candle]:
+        rows: list[Candle] = []
+        for _ in range(HISTORY_PAGES_MAX):
+            if since >= until:
+                break
+            page = await self._feed.history(stream.symbol, stream.timeframe, since, until)
+            if not page:
+                break
+            rows.extend(page)
+            since = page[-1].open_time + TIMEFRAME_DELTA[stream.timeframe]
+        return rows
+
+
+def _merge(fetched: Sequence[Candle], held: Iterable[Candle], last: datetime | None) -> list[Candle]:
+    by_time = {candle.open_time: candle for candle in fetched} | {candle.open_time: candle for candle in held}
+    return [by_time[moment] for moment in sorted(by_time) if last is None or moment > last]
+
+
+def _gaps_of(stream: StreamKey, last: datetime | None, ordered: Sequence[Candle]) -> list[CandleGap]:
+    gaps = []
+    for candle in ordered:
+        gap = None if last is None else find_gap(stream, last, candle.open_time)
+        if gap is not None:
+            gaps.append(gap)
+        last = candle.open_time
+    return gaps

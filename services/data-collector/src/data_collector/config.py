@@ -1,0 +1,48 @@
+"""What the collector takes from the settings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from data_collector.feeds.port import StreamKey
+from shared.config import Settings
+
+CONSUMERS = ("engine", "executor", "portfolio")  # whose cursor `{name}/watermark` the feed waits for
+
+
+@dataclass(frozen=True, slots=True)
+class CollectorConfig:
+    """How one collector runs; `speed` None is as fast as the slowest consumer allows."""
+
+    feed: str = "simulated"
+    streams: tuple[StreamKey, ...] = (StreamKey("BTC/USDT", "1m"), StreamKey("ETH/USDT", "1m"))
+    data: Mapping[StreamKey, Path] = field(default_factory=dict)
+    speed: float | None = 1.0
+    seed: int = 1
+    history_candles: int = 500
+    feed_ahead_max: int = 2000
+    batch_candles_max: int = 500
+    intake_candles_max: int = 10_000
+    quarantine_rows_max: int = 10_000
+    consumers: tuple[str, ...] = CONSUMERS
+
+    @classmethod
+    def from_settings(cls, settings: Settings, *, consumers: tuple[str, ...] = CONSUMERS) -> Self:
+        """Return what `settings` say about the feed and its bounds."""
+        return cls(
+            feed=settings.feed,
+            streams=tuple(StreamKey(*stream) for stream in settings.streams),
+            data={StreamKey(item.symbol, item.timeframe): item.path for item in settings.data},
+            speed=None if math.isinf(settings.speed) else settings.speed,
+            seed=settings.seed,
+            history_candles=settings.history_candles,
+            feed_ahead_max=settings.feed_ahead_max,
+            batch_candles_max=min(settings.batch_rows_max, settings.feed_ahead_max),
+            intake_candles_max=settings.collector_queue_max,
+            quarantine_rows_max=settings.dead_letters_max,
+            consumers=consumers,
+        )
