@@ -74,7 +74,7 @@ def mark_account(figures: AccountFigures, as_of: datetime, equity: Decimal, limi
     day, base, flows = figures.day, figures.day_base, figures.day_flows
     state, reason = figures.state, figures.state_reason
     today = as_of.date()
-    if today != day:
+    if day is None or today > day:  # a late candle of yesterday does not bring yesterday back
         if day is not None:
             base = equity if as_of.timetz().replace(tzinfo=None) == _MIDNIGHT else figures.equity
             flows = ZERO
@@ -124,9 +124,10 @@ class OrderRates:
         self._notional = ZERO
 
     def record(self, as_of: datetime, notional: Decimal) -> None:
-        """Count one increasing order."""
+        """Count one increasing order and forget those older than an hour."""
         self._orders.append((as_of, notional))
         self._notional = plus(self._notional, notional)
+        self._forget_before(as_of - HOUR)
 
     def last_minute(self, as_of: datetime) -> int:
         """Return the number of orders in (as_of - 1 minute, as_of]."""
@@ -139,6 +140,9 @@ class OrderRates:
 
     def last_hour_notional(self, as_of: datetime) -> Decimal:
         """Return the notional of orders in (as_of - 1 hour, as_of]; older ones are forgotten."""
-        while self._orders and self._orders[0][0] <= as_of - HOUR:
-            self._notional = minus(self._notional, self._orders.popleft()[1])
+        self._forget_before(as_of - HOUR)
         return self._notional
+
+    def _forget_before(self, moment: datetime) -> None:
+        while self._orders and self._orders[0][0] <= moment:
+            self._notional = minus(self._notional, self._orders.popleft()[1])

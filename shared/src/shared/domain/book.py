@@ -16,7 +16,7 @@ from shared.domain.matching import stop_price, trailing_price
 from shared.domain.order_lifecycle import move
 from shared.domain.positions import FLAT, Holding, apply_fill, fill_effect, is_dust
 from shared.domain.risk import ControlState, IncreaseFigures, Limits, Refusal, check_increase
-from shared.domain.rounding import ONE, ZERO, Instrument, floor_to_step, minus, plus, times
+from shared.domain.rounding import ONE, ZERO, Instrument, minus, plus, ratio, sellable_quantity, times
 from shared.domain.sizing import Sizing, SizingRule, entry_quantity, smallest_passing_quantity
 from shared.models import (
     TIMEFRAME_DELTA,
@@ -48,6 +48,13 @@ class InstanceRules(msgspec.Struct, frozen=True, kw_only=True):
     def has_exits(self) -> bool:
         """Return whether any protective order is ever armed."""
         return self.stop_loss_pct > 0 or self.take_profit_pct > 0 or self.trailing_pct > 0
+
+    def stop_distance_pct(self, price: Decimal) -> Decimal:
+        """Return how far below `price` an entry's stop would be, in percent of it; 0 without a stop."""
+        stop = stop_price(price, self.stop_loss_pct, self.stop_anchor_price)
+        if stop is None or self.stop_anchor_price is None:
+            return self.stop_loss_pct
+        return ratio(times(minus(price, stop), Decimal(100)), price)
 
 
 class BookRules(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,6 +130,7 @@ class Book:
         self.sequence = 0
         self.touched: set[InstanceKey] = set()
         self._held: dict[str, Decimal] = {}
+        self._mark_times: dict[str, datetime] = {}
         self._rates = OrderRates()
 
     def open_account(self, key: InstanceKey, rules: InstanceRules, cash: Decimal) -> SubAccount:
@@ -141,8 +149,10 @@ class Book:
         account.holding = holding
 
     def restore_rates(self, orders: Iterable[Order]) -> None:
-        """Put back the increasing orders of the last hour, oldest first."""
+        """Put back the increasing orders among those of the last hour, oldest first."""
         for order in orders:
+            if order.side is not OrderSide.BUY:
+                continue
             self._rates.record(order.created_at, times(order.quantity, order.price))
 
     def held(self, symbol: str) -> Decimal:
@@ -164,6 +174,12 @@ class Book:
                 total = plus(total, times(quantity, mark))
         return total
 
+    def set_mark(self, symbol: str, price: Decimal, as_of: datetime) -> None:
+        """Take a close as the symbol's mark, unless a later one is already known: a late candle prices nothing anew."""
+        if as_of >= self._mark_times.get(symbol, as_of):
+            self.marks[symbol] = price
+            self._mark_times[symbol] = as_of
+
     def mark(self, as_of: datetime) -> None:
         """Move the account's figures to `as_of`, at the marks set so far."""
         equity = self.equity()
@@ -175,6 +191,9 @@ class Book:
         account = self.accounts.get(signal.instance)
         if account is None:
             return Declined(signal, REFUSED, "no_account", f"{signal.instance} has no sub-account", as_of)
+        if not _is_readable(signal, account.rules):
+            detail = f"{account.key} asked for {signal.quantity} at {signal.price}: numbers above 0 are needed"
+            return Declined(signal, REFUSED, "invalid_signal", detail, as_of)
         if signal.side is OrderSide.SELL:
             return self._decide_sell(account, signal, as_of)
         return self._decide_buy(account, signal, as_of)
@@ -244,12 +263,14 @@ class Book:
         elif account.holding.quantity == 0:
             account.high_water_price = ZERO
         filled = plus(order.filled_quantity, fill.quantity)
+        paid = times(order.filled_quantity, order.avg_fill_price or ZERO)
         done = filled >= order.quantity
+        status = OrderStatus.FILLED if done else OrderStatus.PARTIAL
         after = msgspec.structs.replace(
             order,
-            status=move(order.status, OrderStatus.FILLED if done else OrderStatus.PARTIAL),
+            status=status if status is order.status else move(order.status, status),
             filled_quantity=filled,
-            avg_fill_price=fill.price,
+            avg_fill_price=ratio(plus(paid, times(fill.quantity, fill.price)), filled) if paid else fill.price,
             filled_at=fill.traded_at,
         )
         self._forget(order)
@@ -285,13 +306,15 @@ class Book:
         free = minus(holding.quantity, account.working_quantity(OrderSide.SELL))
         if free <= 0:
             return Declined(signal, IGNORED, "nothing_held", f"{account.key} holds nothing to sell", as_of)
+        if self.control is ControlState.HALT:
+            return Declined(signal, REFUSED, "halted", "the kill switch is at HALT; only protective stops sell", as_of)
         wanted = free
         if rules.max_entries == 0:
             wanted = min(free, signal.quantity)
         elif rules.max_entries > 1 and holding.entries:
             wanted = min(free, holding.entries[-1])
-        quantity = floor_to_step(wanted, rules.instrument.step_size)
-        if quantity == 0 or is_dust(quantity, signal.price, rules.instrument):
+        quantity = sellable_quantity(wanted, rules.instrument.step_size)
+        if quantity <= 0 or is_dust(quantity, signal.price, rules.instrument):
             outcome, reason = (REFUSED, "dust") if holding.entries else (IGNORED, "nothing_held")
             return Declined(
                 signal, outcome, reason, f"{account.key} holds {holding.quantity:f}, too little to sell", as_of
@@ -305,12 +328,16 @@ class Book:
             return Declined(
                 signal, IGNORED, "already_in", f"{account.key} has {entries} of {rules.max_entries} entries open", as_of
             )
+        stop_distance_pct = rules.stop_distance_pct(signal.price)
+        if rules.sizing.rule is SizingRule.RISK and rules.stop_anchor_price is not None and stop_distance_pct <= 0:
+            detail = f"{account.key}: {signal.price:f} is at or below the stop already; no size has its loss there"
+            return Declined(signal, REFUSED, "below_stop", detail, as_of)
         quantity = entry_quantity(
             rules.sizing,
             signal_quantity=signal.quantity,
             price=signal.price,
-            equity=account.equity(self.marks.get(account.key.symbol)),
-            stop_loss_pct=rules.stop_loss_pct,
+            equity=account.equity(signal.price),  # its own close, so that no other stream changes the size
+            stop_loss_pct=stop_distance_pct,
             step_size=rules.instrument.step_size,
         )
         refusal = self._refuse_buy(account, signal, quantity, as_of)
@@ -319,7 +346,7 @@ class Book:
         return self.place(self._order(signal, quantity, as_of), signal)
 
     def _refuse_buy(self, account: SubAccount, signal: Signal, quantity: Decimal, as_of: datetime) -> Refusal | None:
-        candle_time = signal.candle_open_time or signal.created_at
+        candle_time = signal.candle_open_time or signal.created_at - TIMEFRAME_DELTA[signal.timeframe]
         if account.cooldown_until is not None and candle_time < account.cooldown_until:
             return Refusal(
                 "stop_cooldown", f"{account.key} was stopped out; entries wait until {account.cooldown_until:%H:%M}"
@@ -331,7 +358,7 @@ class Book:
         if account.is_orphan:
             return Refusal("orphan", f"{account.key} is not enabled any more; its position only shrinks")
         instrument = account.rules.instrument
-        if quantity == 0 or times(quantity, signal.price) < instrument.notional_min:
+        if quantity <= 0 or times(quantity, signal.price) < instrument.notional_min:
             least = smallest_passing_quantity(instrument, signal.price)
             return Refusal(
                 "below_min_notional",
@@ -363,7 +390,8 @@ class Book:
             equity=self.equity(),
             symbol_quantity=plus(self.held(signal.symbol), waiting.get(signal.symbol, ZERO)),
             gross_exposure=gross,
-            day_base=plus(self.figures.day_base, self.figures.day_flows),
+            day_base=self.figures.day_base,
+            day_flows=self.figures.day_flows,
             equity_peak=self.figures.equity_peak,
             orders_last_minute=self._rates.last_minute(as_of),
             notional_last_hour=self._rates.last_hour_notional(as_of),
@@ -391,3 +419,11 @@ class Book:
     def _add_held(self, symbol: str, change: Decimal) -> None:
         if change:
             self._held[symbol] = plus(self._held.get(symbol, ZERO), change)
+
+
+def _is_readable(signal: Signal, rules: InstanceRules) -> bool:
+    if not (signal.price.is_finite() and signal.price > 0):
+        return False
+    is_buy = signal.side is OrderSide.BUY
+    is_quantity_used = rules.sizing.rule is SizingRule.FIXED if is_buy else rules.max_entries == 0
+    return not is_quantity_used or (signal.quantity.is_finite() and signal.quantity >= 0)

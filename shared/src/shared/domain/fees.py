@@ -17,7 +17,8 @@ class FeeAsset(StrEnum):
     """Where the fee comes from.
 
     quote: cash, on both sides. received: what the fill brings in (base on a BUY, quote on a SELL). bnb: BNB bought
-    for the fee at the fill, so that cash pays its value; the quantity of BNB is known where its price is.
+    for the fee at the fill, so that cash pays its value; the quantity of BNB is known where its price is. When BNB
+    itself is traded the fee is booked by its value in quote, or a SELL of all that is held could not pay it.
     """
 
     QUOTE = "quote"
@@ -87,6 +88,6 @@ def compute_fee(
         amount = times(quantity, schedule.taker)
         return Fee(amount, base_asset, times(amount, price), ZERO, amount)
     value = times(times(quantity, price), schedule.taker)
-    if schedule.asset is FeeAsset.BNB and bnb_price is not None and bnb_price > 0:
+    if schedule.asset is FeeAsset.BNB and base_asset != BNB and bnb_price is not None and bnb_price > 0:
         return Fee(ratio(value, bnb_price), BNB, value, value, ZERO)
     return Fee(value, quote_asset, value, value, ZERO)

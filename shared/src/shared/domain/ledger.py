@@ -9,7 +9,7 @@ from decimal import Decimal
 import msgspec
 
 from shared.clock import derived_id
-from shared.domain.rounding import ZERO, plus, times
+from shared.domain.rounding import ZERO, negate, plus, times
 from shared.models import Fill, OrderSide, split_symbol
 
 
@@ -42,15 +42,15 @@ def ledger_entries(fill: Fill) -> tuple[LedgerEntry, ...]:
     Example: BUY 2 at 100, fee 0.2 USDT -> +2 base, -200 quote, -0.2 fee in quote.
     """
     base_asset, quote_asset = split_symbol(fill.symbol)
-    sign = 1 if fill.side is OrderSide.BUY else -1
+    notional, is_buy = times(fill.quantity, fill.price), fill.side is OrderSide.BUY
     legs = [
-        ("base", base_asset, fill.quantity * sign),
-        ("quote", quote_asset, -sign * times(fill.quantity, fill.price)),
+        ("base", base_asset, fill.quantity if is_buy else negate(fill.quantity)),
+        ("quote", quote_asset, negate(notional) if is_buy else notional),
     ]
     if fill.fee > 0:
         own_asset = fill.fee_asset in (base_asset, quote_asset)
         asset, amount = (fill.fee_asset, fill.fee) if own_asset else (quote_asset, fill.fee_quote)
-        legs.append(("fee", asset, -amount))
+        legs.append(("fee", asset, negate(amount)))
     return tuple(
         LedgerEntry(
             entry_id=derived_id(fill.id, leg),

@@ -12,7 +12,8 @@ from shared.domain.book import Book, SubAccount
 from shared.domain.effects import Effect, Placed, StateChanged
 from shared.domain.matching import fill_price, is_late, match_exits
 from shared.domain.positions import is_dust
-from shared.domain.rounding import floor_to_step
+from shared.domain.risk import ControlState
+from shared.domain.rounding import sellable_quantity
 from shared.models import Candle, Order, OrderSide, OrderStatus, Signal
 
 
@@ -27,22 +28,19 @@ class PaperVenue:
             self._by_stream.setdefault((key.symbol, key.timeframe), []).append(book.accounts[key])
 
     def advance(self, as_of: datetime, candles: Sequence[Candle], signals: Iterable[Signal] = ()) -> list[Effect]:
-        """Return everything that close time `as_of` causes; `candles` are those that close at it, in business order."""
+        """Return everything that close time `as_of` causes; `candles` are those that close at it."""
         effects: list[Effect] = []
-        book = self.book
+        if len(candles) > 1:
+            candles = sorted(candles, key=_candle_order)
         for candle in candles:
             for account in self._by_stream.get((candle.symbol, candle.timeframe), ()):
                 if account.working:
                     self._fill_waiting(account, candle.open_time, candle.open, as_of, effects)
+        for candle in candles:
+            for account in self._by_stream.get((candle.symbol, candle.timeframe), ()):
                 if account.rules.has_exits and account.holding.quantity:
                     self._match_exits(account, candle, as_of, effects)
-        for candle in candles:
-            book.marks[candle.symbol] = candle.close
-        before = book.figures
-        book.mark(as_of)
-        if book.figures.state_reason != before.state_reason:
-            detail = f"equity {book.figures.equity:.2f}, day PnL {book.figures.day_pnl:.2f}, peak {book.figures.equity_peak:.2f}"
-            effects.append(StateChanged(book.figures.state, book.figures.state_reason, detail, as_of))
+        self._mark(as_of, candles, effects)
         for signal in sorted(signals, key=_signal_order):
             self._handle_signal(signal, as_of, effects)
         return effects
@@ -57,11 +55,20 @@ class PaperVenue:
 
     def close_orphan(self, account: SubAccount, price: Decimal, as_of: datetime) -> Placed | None:
         """Return the order that ends an orphan's position at the next open, or None for dust."""
-        quantity = floor_to_step(account.holding.quantity, account.rules.instrument.step_size)
+        quantity = sellable_quantity(account.holding.quantity, account.rules.instrument.step_size)
         if account.working or is_dust(quantity, price, account.rules.instrument):
             return None
         order = self.book.reducing_order(account, quantity=quantity, price=price, as_of=as_of, purpose="orphan")
         return self.book.place(order, None)
+
+    def _mark(self, as_of: datetime, candles: Sequence[Candle], effects: list[Effect]) -> None:
+        book, before = self.book, self.book.figures
+        for candle in candles:
+            book.set_mark(candle.symbol, candle.close, as_of)
+        book.mark(as_of)
+        if book.figures.state_reason != before.state_reason:
+            detail = f"equity {book.figures.equity:.2f}, day PnL {book.figures.day_pnl:.2f}, peak {book.figures.equity_peak:.2f}"
+            effects.append(StateChanged(book.figures.state, book.figures.state_reason, detail, as_of))
 
     def _handle_signal(self, signal: Signal, as_of: datetime, effects: list[Effect]) -> None:
         effect = self.book.decide(signal, as_of)
@@ -73,9 +80,15 @@ class PaperVenue:
         self, account: SubAccount, open_time: datetime, open: Decimal, as_of: datetime, effects: list[Effect]
     ) -> None:
         for order in [waiting for waiting in account.working if waiting.created_at <= open_time]:
+            if self.book.control is ControlState.HALT and order.side is OrderSide.SELL:
+                continue  # held, not ended: it goes out late once a person has resumed
             late = is_late(order.created_at, open_time, account.rules.age_max)
             if late and order.side is OrderSide.BUY and self.book.rules.gap_refuses:
                 effects.append(self.book.close(order, OrderStatus.EXPIRED, "gap"))
+                continue
+            if order.side is OrderSide.BUY and self.book.control is not ControlState.ACTIVE:
+                reason = "halted" if self.book.control is ControlState.HALT else "reduce_only"
+                effects.append(self.book.close(order, OrderStatus.CANCELED, reason))
                 continue
             if order.side is OrderSide.SELL and order.quantity > account.holding.quantity:
                 effects.append(self.book.close(order, OrderStatus.CANCELED, "nothing_held"))
@@ -95,7 +108,7 @@ class PaperVenue:
             candle, stop=account.stop_price, trailing_stop=account.trailing_stop, target=account.target_price
         )
         if hit is not None:
-            quantity = floor_to_step(account.holding.quantity, account.rules.instrument.step_size)
+            quantity = sellable_quantity(account.holding.quantity, account.rules.instrument.step_size)
             if quantity and not is_dust(quantity, hit.price, account.rules.instrument):
                 order = self.book.reducing_order(
                     account, quantity=quantity, price=hit.price, as_of=as_of, purpose=hit.purpose
@@ -107,6 +120,10 @@ class PaperVenue:
         if account.rules.trailing_pct > 0 and candle.high > account.high_water_price:
             account.high_water_price = candle.high
             self.book.touched.add(account.key)
+
+
+def _candle_order(candle: Candle) -> tuple[str, str]:
+    return (candle.symbol, candle.timeframe)
 
 
 def _signal_order(signal: Signal) -> tuple[bool, str, str, str]:

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import msgspec
 
-from shared.domain.rounding import ZERO, Instrument, minus, plus, ratio, times
+from shared.domain.rounding import ZERO, Instrument, minus, negate, plus, ratio, times
 from shared.models import Fill, OrderSide, split_symbol
 
 
@@ -67,8 +67,8 @@ def fill_effect(fill: Fill) -> tuple[Decimal, Decimal]:
     cash_fee = ZERO if base_fee else fill.fee_quote
     notional = times(fill.quantity, fill.price)
     if fill.side is OrderSide.BUY:
-        return minus(fill.quantity, base_fee), minus(-notional, cash_fee)
-    return minus(-fill.quantity, base_fee), minus(notional, cash_fee)
+        return minus(fill.quantity, base_fee), negate(plus(notional, cash_fee))
+    return negate(plus(fill.quantity, base_fee)), minus(notional, cash_fee)
 
 
 def apply_fill(holding: Holding, fill: Fill, instrument: Instrument) -> Holding:

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import msgspec
 
-from shared.domain.rounding import ONE, ZERO, minus, plus, times
+from shared.domain.rounding import ONE, ZERO, minus, negate, plus, times
 
 
 class ControlState(StrEnum):
@@ -41,7 +41,7 @@ class IncreaseFigures(msgspec.Struct, frozen=True, kw_only=True):
     """What the limits look at before an increasing order; quote money unless said. None = unknown, which refuses.
 
     `symbol_quantity` is what all strategies hold plus their working buys (base), `gross_exposure` the same over all
-    symbols at their marks, both without this order.
+    symbols at their marks, both without this order. `day_flows` is what came from outside since `day_base`.
     """
 
     symbol: str
@@ -54,6 +54,7 @@ class IncreaseFigures(msgspec.Struct, frozen=True, kw_only=True):
     equity_peak: Decimal
     orders_last_minute: int
     notional_last_hour: Decimal
+    day_flows: Decimal = ZERO
 
 
 def is_daily_loss_breached(limits: Limits, *, equity: Decimal, day_base: Decimal) -> bool:
@@ -75,7 +76,7 @@ def is_daily_loss_breached(limits: Limits, *, equity: Decimal, day_base: Decimal
     """
     if limits.daily_loss_pct_max <= 0:
         return False
-    return minus(equity, day_base) <= -times(day_base, limits.daily_loss_pct_max / 100)
+    return minus(equity, day_base) <= negate(times(day_base, limits.daily_loss_pct_max / 100))
 
 
 def is_drawdown_breached(limits: Limits, *, equity: Decimal, equity_peak: Decimal) -> bool:
@@ -95,7 +96,7 @@ def is_drawdown_breached(limits: Limits, *, equity: Decimal, equity_peak: Decima
     """
     if limits.drawdown_pct_max <= 0:
         return False
-    return minus(equity, equity_peak) <= -times(equity_peak, limits.drawdown_pct_max / 100)
+    return minus(equity, equity_peak) <= negate(times(equity_peak, limits.drawdown_pct_max / 100))
 
 
 def check_increase(limits: Limits, figures: IncreaseFigures) -> Refusal | None:
@@ -121,7 +122,7 @@ def check_increase(limits: Limits, figures: IncreaseFigures) -> Refusal | None:
         return Refusal(
             "unknown_figure", f"{figures.symbol}: equity is unknown (a held symbol has no mark); no new risk"
         )
-    if is_daily_loss_breached(limits, equity=equity, day_base=figures.day_base):
+    if is_daily_loss_breached(limits, equity=minus(equity, figures.day_flows), day_base=figures.day_base):
         return Refusal(
             "daily_loss",
             f"equity {equity:f} is {limits.daily_loss_pct_max} % or more below the day's {figures.day_base:f}",

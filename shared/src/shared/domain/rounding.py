@@ -102,6 +102,14 @@ def minus(left: Decimal, right: Decimal) -> Decimal:
     return MONEY_CONTEXT.subtract(left, right)
 
 
+def negate(value: Decimal) -> Decimal:
+    """Return `-value` with every digit; the bare minus sign would round to 28 digits.
+
+    Example: 1e12 + 1e-18 -> -1000000000000.000000000000000001.
+    """
+    return value.copy_negate()
+
+
 def floor_to_step(quantity: Decimal, step_size: Decimal) -> Decimal:
     """Return the largest multiple of the step that is not above `quantity`, a billionth of a step forgiven.
 
@@ -121,6 +129,27 @@ def floor_to_step(quantity: Decimal, step_size: Decimal) -> Decimal:
     """
     steps = MONEY_CONTEXT.add(MONEY_CONTEXT.divide(quantity, step_size), STEP_TOLERANCE)
     return MONEY_CONTEXT.multiply(steps.to_integral_value(ROUND_FLOOR), step_size)
+
+
+def sellable_quantity(held: Decimal, step_size: Decimal) -> Decimal:
+    """Return the largest multiple of the step that what is held covers.
+
+    Parameters
+    ----------
+    held : Decimal
+        Base units, >= 0.
+    step_size : Decimal
+        Base units, > 0.
+
+    Returns
+    -------
+    Decimal
+        As `floor_to_step`, but never above `held`: what is not there cannot be sold.
+
+    Example: 0.99999999999 by 1 -> 0 (an entry of that size would be forgiven the rest and be 1).
+    """
+    quantity = floor_to_step(held, step_size)
+    return quantity if quantity <= held else minus(quantity, step_size)
 
 
 def price_against_taker(price: Decimal, *, tick_size: Decimal, is_buy: bool) -> Decimal:
