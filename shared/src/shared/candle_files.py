@@ -100,6 +100,11 @@ class CandleFile:
         )
 
     @property
+    def gap_count(self) -> int:
+        """Return how many holes there are."""
+        return int((np.diff(self.open_time_ms) > self.timeframe_ms).sum())
+
+    @property
     def candles_missing(self) -> int:
         """Return how many candles the gaps hold together."""
         span = int(self.open_time_ms[-1] - self.open_time_ms[0]) // self.timeframe_ms + 1
@@ -189,8 +194,10 @@ def read_candle_file(
     MarketDataError
         The content is wrong: unreadable, empty, unsorted, duplicate, off the grid, not finite, <= 0, high < low.
     """
-    _check_request(path, symbol, timeframe)
-    start, end = _checked_window(start, end)
+    check_stream(symbol, timeframe)
+    start, end = checked_window(start, end)
+    if path.suffix.lower() not in (".parquet", ".csv"):
+        raise ConfigError(f"{path}: expected a .parquet or .csv file, was {path.suffix or 'a name without ending'!r}")
     content = _read_bytes(path)
     columns = parse_columns(path, content, symbol=symbol, timeframe=timeframe)
     return _to_file(path, content, columns, symbol, timeframe).window(start, end)
@@ -213,7 +220,8 @@ def _to_file(path: Path, content: bytes, columns: CandleColumns, symbol: str, ti
     )
 
 
-def _check_request(path: Path, symbol: str, timeframe: str) -> None:
+def check_stream(symbol: str, timeframe: str) -> None:
+    """Refuse a timeframe that is not one of the twelve and a symbol that is not `BASE/QUOTE`."""
     if timeframe not in TIMEFRAME_SECONDS:
         near = get_close_matches(timeframe.lower(), TIMEFRAME_SECONDS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(TIMEFRAME_SECONDS)}"
@@ -222,11 +230,10 @@ def _check_request(path: Path, symbol: str, timeframe: str) -> None:
         split_symbol(symbol)
     except ValueError as error:
         raise ConfigError(f"{error}; write it like BTC/USDT") from None
-    if path.suffix.lower() not in (".parquet", ".csv"):
-        raise ConfigError(f"{path}: expected a .parquet or .csv file, was {path.suffix or 'a name without ending'!r}")
 
 
-def _checked_window(start: datetime | None, end: datetime | None) -> tuple[datetime | None, datetime | None]:
+def checked_window(start: datetime | None, end: datetime | None) -> tuple[datetime | None, datetime | None]:
+    """Return both times in UTC; a naive one, or an end that is not after the start, is a ConfigError."""
     try:
         start = None if start is None else to_utc(start, "start")
         end = None if end is None else to_utc(end, "end")

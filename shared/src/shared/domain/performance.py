@@ -18,6 +18,8 @@ from shared.models import to_milliseconds
 
 DAYS_A_YEAR = 365
 DAILY_RETURNS_MIN = 30
+# a spread of returns below this is float64 noise, not risk
+_SPREAD_MIN = 1e-15
 _DAY_MS = 86_400_000
 
 type FloatArray = npt.NDArray[np.float64]
@@ -147,7 +149,7 @@ def sharpe_ratio(returns: FloatArray) -> float | None:
     Source: Sharpe, "The Sharpe Ratio", Journal of Portfolio Management 21(1), 1994.
     Example: [0.01, -0.01, 0.02] -> 8.34.
     """
-    if len(returns) < 2 or float(np.ptp(returns)) == 0.0:
+    if len(returns) < 2 or float(np.ptp(returns)) < _SPREAD_MIN:
         return None
     return float(returns.mean() / returns.std(ddof=1) * math.sqrt(DAYS_A_YEAR))
 

@@ -1,0 +1,170 @@
+"""A result as CSV and as strict JSON.
+
+In JSON money is written as numbers with all their digits (a reader may parse them as decimals), durations as seconds,
+times as ISO 8601 UTC, what is undefined as null.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from enum import Enum
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from backtester.ratios import EquityMarks, sorted_marks
+from backtester.result import BacktestResult, to_record
+from backtester.simulator import SimulatedTrade
+from shared.domain.performance import daily_equity
+from shared.domain.trade_records import TradePair, TradeRecord
+
+SCHEMA = "backtest/1"
+PAIR_COLUMNS = TradePair.__struct_fields__
+_DAY_MS = 86_400_000
+
+
+def export_csv(result: BacktestResult) -> str:
+    """Return the closed pairs as CSV with a header line; "" without any."""
+    if result.detailed is None or not result.detailed.trade_pairs:
+        return ""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(PAIR_COLUMNS)
+    for pair in result.detailed.trade_pairs:
+        writer.writerow([_cell(pair[column]) for column in PAIR_COLUMNS])
+    return text.getvalue()
+
+
+def export_json(result: BacktestResult) -> str:
+    """Return the whole result as strict JSON of the schema `backtest/1`; "{}" without metrics."""
+    if result.detailed is None:
+        return "{}"
+    document = {
+        "schema": SCHEMA,
+        "version": version("trading-backtester"),
+        "engine": result.engine,
+        "strategy": result.strategy_name,
+        "symbol": result.symbol,
+        "timeframe": result.timeframe,
+        "params": result.params,
+        "command": result.command,
+        "config_hash": result.config_hash,
+        "fill": result.fill,
+        "fee": result.fee,
+        "fee_asset": result.fee_asset,
+        "slippage_bps": result.slippage_bps,
+        "sizing": result.sizing,
+        "max_entries": result.max_entries,
+        "risk": result.risk,
+        "data": result.data,
+        "initial_balance": result.initial_balance,
+        "final_balance": result.final_balance,
+        "profit": result.profit,
+        "profit_pct": result.profit_pct,
+        "fees_paid": result.fees_paid,
+        "slippage_paid": result.slippage_paid,
+        "signals": result.signals,
+        "refused": result.refused,
+        "ignored": result.ignored,
+        "benchmarks": result.benchmarks,
+        "notes": result.notes,
+        "metrics": result.detailed,
+        "open_positions": result.open_positions or result.detailed.open_positions,
+        "equity_daily": _equity_daily(result.equity, float(result.initial_balance)),
+        "trades": [_trade(trade) for trade in result.trades],
+        "seconds": result.seconds,
+    }
+    encoder = msgspec.json.Encoder(decimal_format="number")
+    return msgspec.json.format(encoder.encode(to_plain(document)), indent=2).decode()
+
+
+def to_plain(value: Any) -> Any:
+    """Return `value` as what JSON knows; not finite numbers become null, anything unknown its text."""
+    if isinstance(value, msgspec.Struct):
+        return {name: to_plain(getattr(value, name)) for name in value.__struct_fields__}
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [to_plain(item) for item in value]
+    if isinstance(value, Enum):
+        return to_plain(value.value)
+    return _plain_scalar(value)
+
+
+def _plain_scalar(value: Any) -> Any:
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case Decimal():
+            return _trimmed(value) if value.is_finite() else None
+        case float() | np.floating():
+            return float(value) if math.isfinite(value) else None
+        case timedelta():
+            return value.total_seconds()
+        case datetime() | date():
+            return _iso(value)
+        case _:
+            return int(value) if isinstance(value, np.integer) else str(value)
+
+
+def _trade(trade: TradeRecord | SimulatedTrade) -> dict[str, Any]:
+    record = to_record(trade)
+    row = {
+        "time": record.time,
+        "signal_time": record.signal_time,
+        "symbol": record.symbol,
+        "strategy": record.strategy,
+        "side": record.side,
+        "price": record.price,
+        "quantity": record.quantity,
+        "fee": record.fee,
+        "balance_after": record.balance_after,
+    }
+    return row | ({"reason": record.reason} if record.reason else {})
+
+
+def _equity_daily(equity: EquityMarks | None, initial_balance: float) -> dict[str, float]:
+    """Return the last mark of each UTC day, by date."""
+    if equity is None or len(sorted_marks(equity, None).curve.value) == 0:
+        return {}
+    curve = sorted_marks(equity, None).curve
+    values = daily_equity(curve, initial_balance)[1:]
+    first_day = int((curve.time_ms[0] - 1) // _DAY_MS)
+    days = np.datetime_as_string(np.arange(first_day, first_day + len(values)).astype("datetime64[D]")).tolist()
+    return dict(zip(days, values.tolist(), strict=True))
+
+
+def _trimmed(value: Decimal) -> Decimal:
+    """Return the same number without the zeros that 18 kept decimals leave at its end, never in powers of ten."""
+    text = format(value, "f")
+    return Decimal(text.rstrip("0").rstrip(".") or "0") if "." in text else Decimal(text)
+
+
+def _iso(moment: datetime | date) -> str:
+    if isinstance(moment, datetime):
+        return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return moment.isoformat()
+
+
+def _cell(value: Any) -> str:
+    match value:
+        case Decimal():
+            return format(_trimmed(value), "f")
+        case timedelta():
+            return format(_trimmed(Decimal(str(value.total_seconds()))), "f")
+        case datetime():
+            return _iso(value)
+        case _:
+            return _safe_text(str(value))
+
+
+def _safe_text(text: str) -> str:
+    """Return text that no spreadsheet takes for a formula: one that begins like one gets an apostrophe."""
+    return f"'{text}" if text[:1] in ("=", "@", "\t", "\r") else text
