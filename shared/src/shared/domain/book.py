@@ -252,6 +252,11 @@ class Book:
     def book_fill(self, order: Order, fill: Fill) -> Filled:
         """Move cash and position by a fill; the only place where either changes."""
         account = self.accounts[order.instance]
+        filled = plus(order.filled_quantity, fill.quantity)
+        done = filled >= order.quantity
+        status = OrderStatus.FILLED if done else OrderStatus.PARTIAL
+        if not (status is order.status is OrderStatus.PARTIAL):
+            status = move(order.status, status)  # before anything changes: an ended order takes no fill
         base_change, cash_change = fill_effect(fill)
         was_flat = account.holding.quantity == 0
         account.holding = apply_fill(account.holding, fill, account.rules.instrument)
@@ -262,13 +267,10 @@ class Book:
             account.high_water_price = fill.price if was_flat else max(account.high_water_price, fill.price)
         elif account.holding.quantity == 0:
             account.high_water_price = ZERO
-        filled = plus(order.filled_quantity, fill.quantity)
         paid = times(order.filled_quantity, order.avg_fill_price or ZERO)
-        done = filled >= order.quantity
-        status = OrderStatus.FILLED if done else OrderStatus.PARTIAL
         after = msgspec.structs.replace(
             order,
-            status=status if status is order.status else move(order.status, status),
+            status=status,
             filled_quantity=filled,
             avg_fill_price=ratio(plus(paid, times(fill.quantity, fill.price)), filled) if paid else fill.price,
             filled_at=fill.traded_at,

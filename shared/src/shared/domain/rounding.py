@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
 
 import msgspec
 
@@ -46,6 +46,8 @@ def money(value: Decimal) -> Decimal:
 
     Example: 2/3 -> 0.666666666666666667.
     """
+    if value.is_nan():
+        raise InvalidOperation(f"money: {value} is no amount")
     return value.quantize(MONEY_QUANTUM, context=MONEY_CONTEXT)
 
 
