@@ -9,7 +9,7 @@ from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 
 from data_collector.feeds.port import MalformedCandle, StreamKey
-from shared.models import TIMEFRAME_DELTA, Candle, to_milliseconds
+from shared.models import TIMEFRAME_SECONDS, Candle, to_milliseconds
 
 EARLIEST_OPEN_TIME = datetime(2009, 1, 3, tzinfo=UTC)
 LATEST_CLOSE_TIME = datetime(2100, 1, 1, tzinfo=UTC)
@@ -17,6 +17,7 @@ PAYLOAD_CHARACTERS_MAX = 500
 VALUE_MAX = Decimal(10) ** 20  # what NUMERIC(38, 18) holds
 UNIT_FACTOR_MAX = Decimal(10)  # ten times the last price is another unit, not a market
 _ZERO = Decimal(0)
+_SMALLEST = Decimal(10) ** -18  # a price below it would be stored as nothing
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -38,14 +39,14 @@ class CandleFault(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ValidationRules:
-    """The bounds of a run.
+    """The bounds of a run; `streams` None lets every symbol in a known timeframe enter.
 
     `price_jump_factor_max` compares open and close with the stream's last accepted close: beyond the factor, up or
     down, a candle is held for a different unit or a stray print. The next candle that agrees with it (within the
     same factor) shows that the market did move, and is let in; the first one stays in the quarantine.
     """
 
-    streams: frozenset[StreamKey]
+    streams: frozenset[StreamKey] | None = None
     price_jump_factor_max: Decimal = UNIT_FACTOR_MAX
 
 
@@ -53,13 +54,12 @@ class CandleValidator:
     """Checks candles one by one; it remembers each stream's last close, nothing else."""
 
     def __init__(self, rules: ValidationRules, last_closes: Mapping[StreamKey, Decimal] | None = None) -> None:
-        self._rules = rules
-        self._closes: dict[tuple[str, str], Decimal] = dict(last_closes or {})
+        self._streams = rules.streams
+        self._closes: dict[tuple[str, str], Decimal] = {}
+        for stream, close in (last_closes or {}).items():
+            self._closes[stream] = close
         self._suspects: dict[tuple[str, str], Decimal] = {}
         self._factor = rules.price_jump_factor_max
-        self._known: dict[tuple[str, str], int] = {
-            stream: round(TIMEFRAME_DELTA[stream.timeframe].total_seconds()) for stream in rules.streams
-        }
 
     def fault(self, candle: Candle, closed_before: datetime | None = None) -> str | None:
         """Return why `candle` may not enter, None when it may.
@@ -78,8 +78,8 @@ class CandleValidator:
             A `CandleFault` word, a colon and what was found.
         """
         stream = (candle.symbol, candle.timeframe)
-        seconds = self._known.get(stream)
-        if seconds is None:
+        seconds = TIMEFRAME_SECONDS.get(candle.timeframe)
+        if seconds is None or (self._streams is not None and stream not in self._streams):
             return f"{CandleFault.UNKNOWN_STREAM}: {candle.symbol} {candle.timeframe} is not collected here"
         reason = _value_fault(candle) or _time_fault(candle.open_time, seconds, candle, closed_before)
         if reason is not None:
@@ -133,7 +133,7 @@ def _value_fault(candle: Candle) -> str | None:
     low, high = candle.low, candle.high
     try:
         if (
-            _ZERO < low <= candle.open <= high < VALUE_MAX
+            _SMALLEST <= low <= candle.open <= high < VALUE_MAX
             and low <= candle.close <= high
             and _ZERO <= candle.volume < VALUE_MAX
         ):
@@ -150,13 +150,13 @@ def _name_value_fault(candle: Candle) -> str:
         if not value.is_finite():
             return f"{CandleFault.NOT_A_NUMBER}: {name} is {value}"
     for name, value in prices.items():
-        if value <= 0:
-            return f"{CandleFault.PRICE_NOT_POSITIVE}: {name} is {value:f}"
+        if value < _SMALLEST:
+            return f"{CandleFault.PRICE_NOT_POSITIVE}: {name} is {value}"
     for name, value in values.items():
         if value >= VALUE_MAX:
             return f"{CandleFault.VALUE_TOO_LARGE}: {name} is {value}"
     if candle.volume < 0:
-        return f"{CandleFault.VOLUME_NEGATIVE}: volume is {candle.volume:f}"
+        return f"{CandleFault.VOLUME_NEGATIVE}: volume is {candle.volume}"
     if candle.high < candle.low:
         return f"{CandleFault.HIGH_BELOW_LOW}: high {candle.high:f} < low {candle.low:f}"
     return (

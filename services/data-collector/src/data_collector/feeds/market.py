@@ -133,9 +133,9 @@ class SyntheticMarket:
         volume = np.round(_NOTIONAL_A_MINUTE / self.level * activity, self.volume_decimals)
         times = day * DAY_MS + np.arange(_MINUTES, dtype=np.int64) * 60_000
         there = self._presence(chance)
-        prices = (self._price(part)[there] for part in (opens, highs, lows, closes))
+        first, high, low, last = (self._price(part)[there] for part in (opens, highs, lows, closes))
         volume = np.maximum(volume, 10.0**-self.volume_decimals)[there]
-        return StreamColumns(StreamKey(self._symbol, "1m"), times[there], *prices, volume)
+        return StreamColumns(StreamKey(self._symbol, "1m"), times[there], first, high, low, last, volume)
 
     def _price(self, log_distance: FloatArray) -> FloatArray:
         return np.round(self.level * np.exp(log_distance), self.price_decimals)

@@ -41,8 +41,15 @@ class StreamColumns:
     def part(self, start: int, stop: int) -> StreamColumns:
         """Return rows `start` up to before `stop`, without a copy."""
         rows = slice(start, stop)
-        arrays = (self.open_time_ms, self.open, self.high, self.low, self.close, self.volume)
-        return StreamColumns(self.stream, *(array[rows] for array in arrays))
+        return StreamColumns(
+            self.stream,
+            self.open_time_ms[rows],
+            self.open[rows],
+            self.high[rows],
+            self.low[rows],
+            self.close[rows],
+            self.volume[rows],
+        )
 
     def closing_within(self, after_ms: int, until_ms: int) -> StreamColumns:
         """Return the rows with after_ms < close time <= until_ms."""

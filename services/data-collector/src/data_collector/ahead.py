@@ -1,0 +1,112 @@
+"""Back-pressure: how far a deterministic feed may run ahead of whoever reads its candles."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import func, select
+
+from data_collector.feeds.port import StreamKey
+from shared.broker_port import Broker
+from shared.clock import Clock
+from shared.db import Database
+from shared.errors import BrokerError
+from shared.events import WATERMARK_STREAM
+from shared.models import TIMEFRAME_DELTA, from_milliseconds, to_milliseconds
+from shared.sa_models import CandleRow, CursorRow
+
+POLL_SECONDS = 0.05
+_BEGINNING_MS = -1
+
+
+class FeedAhead:
+    """Counts the stored candles that the slowest consumer has not handled, by the consumers' cursors.
+
+    A consumer `engine` is as far as the cursor `engine/watermark` says (milliseconds of a close time); one that
+    never wrote it has handled nothing. Without consumers there is always room.
+    """
+
+    def __init__(
+        self, database: Database, broker: Broker, clock: Clock, *, consumers: Sequence[str], candles_max: int
+    ) -> None:
+        self._database = database
+        self._broker = broker
+        self._clock = clock
+        self._cursors = tuple(f"{name}/watermark" for name in consumers)
+        self._candles_max = candles_max
+        self._stored: deque[tuple[int, int]] = deque()  # (close time in ms, candles), oldest first
+        self._slowest_ms = _BEGINNING_MS
+        self._last_bell = "$"
+        self.candles = 0
+
+    async def load(self, streams: Sequence[StreamKey], watermark: datetime | None) -> None:
+        """Count what an earlier run stored and the slowest consumer has not handled."""
+        self._stored.clear()
+        self.candles = 0
+        if not self._cursors or watermark is None:
+            return
+        await self._look()
+        handled = None if self._slowest_ms == _BEGINNING_MS else from_milliseconds(self._slowest_ms)
+        async with self._database.read() as session:
+            for stream in streams:
+                statement = (
+                    select(func.count())
+                    .select_from(CandleRow)
+                    .where(CandleRow.symbol == stream.symbol, CandleRow.timeframe == stream.timeframe)
+                )
+                if handled is not None:
+                    statement = statement.where(CandleRow.open_time > handled - TIMEFRAME_DELTA[stream.timeframe])
+                self.candles += (await session.execute(statement)).scalar_one()
+        self._stored.append((to_milliseconds(watermark), self.candles))
+
+    def record(self, closes_ms: Sequence[int]) -> None:
+        """Note stored candles by their close times, in order."""
+        if not self._cursors:
+            return
+        self.candles += len(closes_ms)
+        for close_ms in closes_ms:
+            if self._stored and self._stored[-1][0] == close_ms:
+                self._stored[-1] = (close_ms, self._stored[-1][1] + 1)
+            else:
+                self._stored.append((close_ms, 1))
+
+    async def wait_for_room(self, candles: int, stop: asyncio.Event) -> bool:
+        """Wait until `candles` more are allowed; False when `stop` came first.
+
+        A batch larger than the bound goes out once everything before it is handled.
+        """
+        while not stop.is_set():
+            if not self._cursors or self.candles == 0 or self.candles + candles <= self._candles_max:
+                return True
+            if not await self._look():
+                await self._wait_for_bell()
+        return False
+
+    async def _look(self) -> bool:
+        """Read the cursors; return whether the slowest consumer moved."""
+        async with self._database.read() as session:
+            rows = await session.execute(
+                select(CursorRow.name, CursorRow.value).where(CursorRow.name.in_(self._cursors))
+            )
+            found = {row.name: row.value for row in rows}
+        slowest = min(int(found.get(name, _BEGINNING_MS)) for name in self._cursors)
+        moved = slowest > self._slowest_ms
+        self._slowest_ms = slowest
+        while self._stored and self._stored[0][0] <= slowest:
+            self.candles -= self._stored.popleft()[1]
+        return moved
+
+    async def _wait_for_bell(self) -> None:
+        """Wait for any service's watermark, at most a moment: the bus may be silent, the cursors are the truth."""
+        try:
+            messages = await self._broker.read(
+                WATERMARK_STREAM, self._last_bell, count=1000, block_ms=round(POLL_SECONDS * 1000)
+            )
+        except BrokerError:
+            await self._clock.sleep(POLL_SECONDS)
+            return
+        if messages:
+            self._last_bell = messages[-1].id

@@ -1,0 +1,267 @@
+"""The shell: batches of a feed, checked, stored in one transaction each, announced after the commit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from sqlalchemy import delete
+from structlog.typing import FilteringBoundLogger
+
+from data_collector.ahead import FeedAhead
+from data_collector.backfill import BackfillRules, ContiguousFeed
+from data_collector.config import CollectorConfig
+from data_collector.feeds.port import CandleGap, Feed, FeedBatch, ResumePoint, StreamKey
+from data_collector.gaps import GapTracker
+from data_collector.storage import CandleStorage, StoreBatch
+from data_collector.validation import UNIT_FACTOR_MAX, CandleValidator, ValidationRules
+from shared.broker_port import Broker
+from shared.clock import Clock
+from shared.db import CandleWrite, Database
+from shared.errors import BrokerError, ConfigError, DatabaseError
+from shared.events import CandleOpened
+from shared.metrics import ServiceMetrics
+from shared.models import TIMEFRAME_DELTA, Candle, from_milliseconds, to_milliseconds
+from shared.sa_models import CursorRow
+
+WATERMARK_CURSOR = "collector/watermark"
+END_CURSOR = "collector/end"
+FEED_CURSOR = "collector/feed"
+CANDLES_CURSOR = "collector/candles"
+RETRY_SECONDS = 1.0
+BUSY_SECONDS_MAX = 60.0
+CLOCK_SKEW = timedelta(seconds=2)  # how far our clock may lag behind the venue's before a candle seems unclosed
+LIVE_JUMP_FACTOR_MAX = Decimal("1.5")
+
+
+class Collector:
+    """Runs one feed into the database and onto the bus until it ends or `stop` is set.
+
+    A deterministic feed (replay, simulated) completes whole close times: the cursor `collector/watermark` says up to
+    which one every stream is stored, and a missing candle is a fact. A live feed is made contiguous by the back-fill
+    first; its cursors are `collector/candles/{symbol}/{timeframe}` alone.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        storage: CandleStorage,
+        database: Database,
+        broker: Broker,
+        config: CollectorConfig,
+        *,
+        clock: Clock,
+        metrics: ServiceMetrics,
+        log: FilteringBoundLogger,
+    ) -> None:
+        self._feed = feed
+        self._storage = storage
+        self._database = database
+        self._ahead = FeedAhead(database, broker, clock, consumers=config.consumers, candles_max=config.feed_ahead_max)
+        self._config = config
+        self._clock = clock
+        self._metrics = metrics
+        self._log = log
+        factor = UNIT_FACTOR_MAX if feed.deterministic else LIVE_JUMP_FACTOR_MAX
+        self._rules = ValidationRules(frozenset(feed.streams()), factor)
+        self._validator = CandleValidator(self._rules)
+        self._gaps = GapTracker({})
+        self._busy_since: float | None = None
+        self.watermark: datetime | None = None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Collect until `stop`, or until a replay has sent its last candle."""
+        resume = await self._insist(self._begin, stop)
+        if resume is None:
+            return
+        batches = self._batches(resume)
+        try:
+            while (batch := await _next_or_stop(batches, stop)) is not None:
+                if not await self._take(batch, stop):
+                    return
+        finally:
+            await _close(batches)
+        if self._feed.deterministic and not stop.is_set():
+            await self._insist(self._finish, stop)
+
+    async def _take(self, batch: FeedBatch, stop: asyncio.Event) -> bool:
+        """Check, store and announce one batch once there is room for it; False when `stop` came first."""
+        if batch.watermark is not None and not await self._insist(
+            lambda: self._ahead.wait_for_room(len(batch.candles), stop), stop
+        ):
+            return False
+        self._busy_since = self._clock.monotonic()
+        with self._metrics.processing():
+            store = self._check(batch)
+            written = await self._insist(lambda: self._storage.write(store), stop)
+            if written is None:
+                return False
+            if batch.watermark is not None:
+                self.watermark = batch.watermark
+                self._ahead.record([to_milliseconds(candle.close_time) for candle in store.candles])
+            await self._announce(written.new, batch.watermark, batch.opened)
+        self._busy_since = None
+        self._tell(store, written)
+        return True
+
+    def _check(self, batch: FeedBatch) -> StoreBatch:
+        live = not self._feed.deterministic
+        good, malformed = self._validator.split(batch.candles, self._clock.now() + CLOCK_SKEW if live else None)
+        gaps, moved = self._gaps.advance(good)
+        cursors: dict[str, str | int] = {cursor_of(stream): to_milliseconds(moved[stream]) for stream in moved}
+        if batch.watermark is not None:
+            cursors[WATERMARK_CURSOR] = to_milliseconds(batch.watermark)
+        stated = _judged(gaps, batch.confirmed_gaps) if live else tuple(gaps)
+        return StoreBatch(good, (*batch.malformed, *malformed), stated, cursors)
+
+    async def _announce(
+        self, candles: Iterable[Candle], watermark: datetime | None = None, opened: Iterable[CandleOpened] = ()
+    ) -> None:
+        try:
+            await self._storage.announce(candles, watermark, opened)
+        except BrokerError as error:
+            # The candles are stored: consumers read the table by their cursors, with or without a bell.
+            self._metrics.error(error)
+            self._log.warning("collector.bus_away", error=str(error))
+
+    def _tell(self, store: StoreBatch, written: CandleWrite) -> None:
+        self._metrics.event("candle", len(written.new))
+        self._metrics.queue("feed_ahead", self._ahead.candles, self._config.feed_ahead_max)
+        for each in store.malformed:
+            self._metrics.quarantined(each.reason.partition(":")[0])
+            self._log.warning("candle.quarantined", stream=each.stream, reason=each.reason)
+        for gap in store.gaps:
+            self._metrics.gap(str(gap.stream))
+            self._log.info(
+                "candles.missing",
+                stream=str(gap.stream),
+                start=gap.start_time.isoformat(),
+                candles=gap.candles_missing,
+                confirmed=gap.confirmed,
+            )
+        if written.revised:
+            self._log.warning("candles.revised", candles=written.revised)
+
+    async def check(self) -> tuple[bool, str]:
+        """Return whether batches get through and, of a live feed, whether every stream still speaks."""
+        if self._busy_since is not None:
+            busy = self._clock.monotonic() - self._busy_since
+            if busy > BUSY_SECONDS_MAX:
+                return False, f"a batch has been under way for {busy:.0f} s, at most {BUSY_SECONDS_MAX:.0f} s are usual"
+        silent = (
+            [] if self._feed.deterministic else [str(each) for each in self._feed.streams() if self._is_silent(each)]
+        )
+        if silent:
+            return False, f"no candle for two timeframes: {', '.join(silent)}"
+        return True, f"stored up to {self.watermark}" if self.watermark else "collecting"
+
+    def _is_silent(self, stream: StreamKey) -> bool:
+        last = self._gaps.last_open_time(stream)
+        step = TIMEFRAME_DELTA[stream.timeframe]
+        age = None if last is None else self._clock.now() - (last + step)
+        if age is not None:
+            self._metrics.data_age(str(stream), age.total_seconds())
+        return age is None or age > 2 * step + CLOCK_SKEW
+
+    async def _insist[T](self, work: Callable[[], Awaitable[T]], stop: asyncio.Event) -> T | None:
+        """Run `work` until it succeeds: what is away is waited for; None when `stop` came first."""
+        while not stop.is_set():
+            try:
+                return await work()
+            except DatabaseError as error:
+                if not error.retryable:
+                    raise
+                self._metrics.error(error)
+                self._log.warning("collector.waits", error=str(error), retry_seconds=RETRY_SECONDS)
+            await self._clock.sleep(RETRY_SECONDS)
+        return None
+
+    async def _begin(self) -> ResumePoint:
+        """Read where the last run stopped, refuse another feed's state, ring every stream's bell once."""
+        cursors = await self._database.read_cursors("collector/")
+        await self._mark(cursors)
+        streams = self._feed.streams()
+        open_times = {
+            stream: from_milliseconds(int(cursors[cursor_of(stream)]))
+            for stream in streams
+            if cursor_of(stream) in cursors
+        }
+        watermark = cursors.get(WATERMARK_CURSOR) if self._feed.deterministic else None
+        self.watermark = None if watermark is None else from_milliseconds(int(watermark))
+        newest = await self._storage.newest(streams)
+        await self._announce(newest)  # what an earlier run stored and was killed before announcing
+        self._validator = CandleValidator(
+            self._rules, {StreamKey(candle.symbol, candle.timeframe): candle.close for candle in newest}
+        )
+        self._gaps = GapTracker(open_times)
+        await self._ahead.load(streams, self.watermark)
+        self._log.info("collector.starts", feed=self._feed.identity, streams=len(streams), after=str(self.watermark))
+        return ResumePoint(self.watermark, open_times)
+
+    async def _mark(self, cursors: Mapping[str, str]) -> None:
+        """Stamp a new state with its feed; forget an earlier end, as this run may have more to send."""
+        identity = self._feed.identity
+        stored = cursors.get(FEED_CURSOR, identity)
+        if stored != identity:
+            raise ConfigError(
+                f"feed: this state holds candles of feed {stored!r}, {identity!r} was asked for; "
+                "give another --state, or move this one aside with `trading reset --paper`"
+            )
+        async with self._database.get_session() as session:
+            await self._database.write_cursors(session, {FEED_CURSOR: identity})
+            await session.execute(delete(CursorRow).where(CursorRow.name == END_CURSOR))
+
+    async def _finish(self) -> None:
+        """Note that a replay has sent its last candle; a second run without new candles ends at once."""
+        last = self.watermark
+        if last is None:
+            return
+        await self._storage.write(StoreBatch(cursors={END_CURSOR: to_milliseconds(last)}))
+        await self._announce((), last)
+        self._log.info("collector.ends", last=last.isoformat())
+
+    def _batches(self, resume: ResumePoint) -> AsyncIterator[FeedBatch]:
+        if self._feed.deterministic:
+            return self._feed.batches(resume)
+        rules = BackfillRules(
+            history_candles=self._config.history_candles, batch_candles_max=self._config.batch_candles_max
+        )
+        return ContiguousFeed(self._feed, self._clock, self._log, rules).batches(resume)
+
+
+def cursor_of(stream: StreamKey) -> str:
+    """Return the name of a stream's cursor: the open time (ms) of its newest stored candle."""
+    return f"{CANDLES_CURSOR}/{stream.symbol}/{stream.timeframe}"
+
+
+def _judged(gaps: list[CandleGap], confirmed: tuple[CandleGap, ...]) -> tuple[CandleGap, ...]:
+    """Return a live feed's holes: those the venue confirmed, and unconfirmed what the quarantine tore open."""
+    facts = {(gap.stream, gap.start_time) for gap in confirmed}
+    return tuple(
+        CandleGap(gap.stream, gap.start_time, gap.end_time, gap.candles_missing, (gap.stream, gap.start_time) in facts)
+        for gap in gaps
+    )
+
+
+async def _next_or_stop(batches: AsyncIterator[FeedBatch], stop: asyncio.Event) -> FeedBatch | None:
+    """Return the next batch, None at the end of the feed or when `stop` comes first."""
+    if stop.is_set():
+        return None
+    following = asyncio.ensure_future(anext(batches, None))
+    stopped = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({following, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        return following.result() if following.done() else None
+    finally:
+        for task in (following, stopped):
+            if not task.done():
+                task.cancel()
+        await asyncio.gather(following, stopped, return_exceptions=True)
+
+
+async def _close(batches: AsyncIterator[FeedBatch]) -> None:
+    close = getattr(batches, "aclose", None)
+    if close is not None:
+        await close()
