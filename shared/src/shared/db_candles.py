@@ -24,13 +24,25 @@ _NAMES = ", ".join(CANDLE_COLUMNS)
 _BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
 _END = datetime(9999, 12, 31, tzinfo=UTC)
 
+# For each stream the open time of its newest candle; a batch that begins after it needs no further look.
+_NEWEST = {
+    "sqlite": (
+        "SELECT k.value ->> 0, k.value ->> 1, (SELECT MAX(open_time) FROM candles "
+        "WHERE symbol = k.value ->> 0 AND timeframe = k.value ->> 1) FROM json_each(?1) k"
+    ),
+    "postgresql": (
+        "SELECT k.symbol, k.timeframe, (SELECT MAX(c.open_time) FROM candles c "
+        "WHERE c.symbol = k.symbol AND c.timeframe = k.timeframe) "
+        "FROM unnest($1::text[], $2::text[]) AS k(symbol, timeframe)"
+    ),
+}
 _KNOWN = {
     "sqlite": (
-        "SELECT c.open_time, c.open, c.high, c.low, c.close, c.volume FROM json_each(?3) k "
+        "SELECT c.symbol, c.timeframe, c.open_time, c.open, c.high, c.low, c.close, c.volume FROM json_each(?3) k "
         "CROSS JOIN candles c ON c.symbol = ?1 AND c.timeframe = ?2 AND c.open_time = k.value"
     ),
     "postgresql": (
-        "SELECT open_time, open, high, low, close, volume FROM candles "
+        f"SELECT {_NAMES} FROM candles "
         "WHERE symbol = $1 AND timeframe = $2 AND open_time = ANY($3::timestamptz[]) ORDER BY open_time FOR UPDATE"
     ),
 }
@@ -51,7 +63,7 @@ type Values = tuple[Decimal, Decimal, Decimal, Decimal, Decimal]
 
 
 class CandleWrite(NamedTuple):
-    """What a batch did; `new` are the inserted candles in the batch's order, the only ones to be announced."""
+    """What a batch did; `new` are the inserted candles, stream by stream: the only ones to be announced."""
 
     inserted: int
     revised: int
@@ -61,28 +73,21 @@ class CandleWrite(NamedTuple):
 
 async def write_candles(session: AsyncSession, batch: Sequence[Candle], recorded_at: datetime) -> CandleWrite:
     """Store candles: unknown ones are inserted, differing ones kept as a revision and replaced, equal ones left."""
+    if not batch:
+        return CandleWrite(0, 0, 0)
+    streams = _by_stream(batch)
+    newest = await _newest(session, list(streams))
     new: list[Candle] = []
-    revised = unchanged = 0
-    for (symbol, timeframe), candles in _by_stream(batch).items():
-        known = await _known_values(session, symbol, timeframe, candles)
-        changes: list[Candle] = []
-        fresh: dict[datetime, Candle] = {}
-        for candle in candles:
-            stored = known.get(candle.open_time)
-            if stored is None:
-                known[candle.open_time] = _values(candle)
-                fresh[candle.open_time] = candle
-            elif stored == _values(candle):
-                unchanged += 1
-            else:
-                known[candle.open_time] = _values(candle)
-                changes.append(candle)
-        await _insert(session, sorted(fresh.values(), key=lambda candle: candle.open_time))
-        for candle in changes:
-            await _revise(session, candle, recorded_at)
-        revised += len(changes)
-        new.extend(fresh.values())
-    return CandleWrite(len(new), revised, unchanged, tuple(new))
+    changes: list[Candle] = []
+    for stream, candles in streams.items():
+        last = newest.get(stream)
+        appended = last is None or all(candle.open_time > last for candle in candles)
+        known = {} if appended else await _known(session, stream, candles)
+        _classify(candles, known, new, changes)
+    await _insert(session, new)
+    for candle in changes:
+        await _revise(session, candle, recorded_at)
+    return CandleWrite(len(new), len(changes), len(batch) - len(new) - len(changes), tuple(new))
 
 
 async def read_stream(
@@ -107,11 +112,10 @@ async def read_streams(
     for start in range(0, len(streams), STREAMS_PER_STATEMENT_MAX):
         part = streams[start : start + STREAMS_PER_STATEMENT_MAX]
         statement, parameters = _select_streams(dialect_of(session), part, limit_per_stream)
-        for row in await execute_driver(session, statement, parameters):
-            found[row[0], row[1]].append(_candle(row))
+        for candle in _candles(dialect_of(session), await execute_driver(session, statement, parameters)):
+            found[candle.symbol, candle.timeframe].append(candle)
     for candles in found.values():
-        if len(candles) > 1 and candles[0].open_time > candles[-1].open_time:
-            candles.sort(key=lambda candle: candle.open_time)
+        candles.sort(key=_open_time)  # SQL promises no order across UNION ALL; sorting what is sorted costs little
     return found
 
 
@@ -123,7 +127,7 @@ async def read_last(session: AsyncSession, symbol: str, timeframe: str, count: i
         f"ORDER BY open_time DESC LIMIT {mark}3"
     )
     rows = (await execute_driver(session, statement, (symbol, timeframe, count))).all()
-    return [_candle(row) for row in reversed(rows)]
+    return _candles(dialect_of(session), reversed(rows))
 
 
 def until_open_time(timeframe: str, until_close_time: datetime | None) -> datetime | None:
@@ -135,18 +139,39 @@ def _by_stream(batch: Iterable[Candle]) -> dict[Stream, list[Candle]]:
     streams: dict[Stream, list[Candle]] = {}
     for candle in batch:
         streams.setdefault((candle.symbol, candle.timeframe), []).append(candle)
-    return dict(sorted(streams.items()))
+    return streams
 
 
-async def _known_values(
-    session: AsyncSession, symbol: str, timeframe: str, candles: Sequence[Candle]
-) -> dict[datetime, Values]:
+def _classify(
+    candles: Sequence[Candle], known: dict[datetime, Candle], new: list[Candle], changes: list[Candle]
+) -> None:
+    for candle in candles:
+        stored = known.get(candle.open_time)
+        if stored is None:
+            new.append(candle)
+        elif _values(stored) != _values(candle):
+            changes.append(candle)
+        known[candle.open_time] = candle
+
+
+async def _newest(session: AsyncSession, streams: Sequence[Stream]) -> dict[Stream, datetime]:
+    dialect = dialect_of(session)
+    parameters: tuple[Any, ...] = (json.dumps(streams),) if dialect == "sqlite" else tuple(zip(*streams, strict=True))
+    rows = await execute_driver(session, _NEWEST[dialect], parameters)
+    return {
+        (symbol, timeframe): datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+        for symbol, timeframe, moment in rows
+        if moment is not None
+    }
+
+
+async def _known(session: AsyncSession, stream: Stream, candles: Sequence[Candle]) -> dict[datetime, Candle]:
     dialect = dialect_of(session)
     times: Any = [candle.open_time for candle in candles]
     if dialect == "sqlite":
         times = json.dumps([utc_to_text(moment) for moment in times])
-    rows = await execute_driver(session, _KNOWN[dialect], (symbol, timeframe, times))
-    return {_moment(row[0]): tuple(map(Decimal, row[1:])) for row in rows}  # type: ignore[misc]
+    rows = await execute_driver(session, _KNOWN[dialect], (*stream, times))
+    return {candle.open_time: candle for candle in _candles(dialect, rows)}
 
 
 async def _insert(session: AsyncSession, candles: Sequence[Candle]) -> None:
@@ -205,15 +230,18 @@ def _values(candle: Candle) -> Values:
     )  # fmt: skip
 
 
-def _moment(stored: Any) -> datetime:
-    return datetime.fromisoformat(stored) if isinstance(stored, str) else stored
+def _open_time(candle: Candle) -> datetime:
+    return candle.open_time
 
 
-def _candle(row: Sequence[Any]) -> Candle:
-    symbol, timeframe, moment, open_, high, low, close, volume = row
-    if isinstance(moment, str):  # SQLite; asyncpg gives Decimal and datetime
-        moment, open_, high, low = datetime.fromisoformat(moment), Decimal(open_), Decimal(high), Decimal(low)
-        close, volume = Decimal(close), Decimal(volume)
-    return Candle(
-        symbol=symbol, timeframe=timeframe, open_time=moment, open=open_, high=high, low=low, close=close, volume=volume
-    )
+def _candles(dialect: str, rows: Iterable[Sequence[Any]]) -> list[Candle]:
+    if dialect == "sqlite":
+        moment, number = datetime.fromisoformat, Decimal
+        return [
+            Candle(
+                symbol=symbol, timeframe=timeframe, open_time=moment(time), open=number(open_), high=number(high),
+                low=number(low), close=number(close), volume=number(volume)
+            )
+            for symbol, timeframe, time, open_, high, low, close, volume in rows
+        ]  # fmt: skip
+    return [Candle(**dict(zip(CANDLE_COLUMNS, row, strict=True))) for row in rows]

@@ -13,9 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
 
 from shared.db_faults import reaching, translated
+from shared.db_sqlite import SqliteConnection, connector
 from shared.db_url import DatabaseTarget
 
-BUSY_TIMEOUT_SECONDS = 5.0
 CONNECT_TIMEOUT_SECONDS = 10.0
 
 
@@ -107,12 +107,11 @@ def _sqlite_engine(target: DatabaseTarget, options: EngineOptions, begin: str, p
     if pool is AsyncAdaptedQueuePool:
         size = options.readers_max if begin == "BEGIN" else 1
         bounds = {"pool_size": size, "max_overflow": 0, "pool_timeout": options.wait_seconds_max}
-    engine = create_async_engine(
-        target.url,
-        poolclass=pool,
-        connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "isolation_level": None},
-        **bounds,
-    )
+
+    async def open_connection(*_: Any, **__: Any) -> SqliteConnection:
+        return await SqliteConnection(connector(target.path))
+
+    engine = create_async_engine(target.url, poolclass=pool, async_creator=open_connection, **bounds)
     if begin == "BEGIN":
         pragmas = ["query_only=ON"]
     else:
@@ -127,8 +126,8 @@ def _sqlite_engine(target: DatabaseTarget, options: EngineOptions, begin: str, p
 
     @event.listens_for(engine.sync_engine, "begin")
     def _begin(connection: Any) -> None:
-        # A deferred transaction that writes later can find its snapshot stale and lose the update.
-        connection.exec_driver_sql(begin)
+        # IMMEDIATE for the writer: a deferred transaction that writes later can find its snapshot stale.
+        connection.connection.driver_connection.begin_with(begin)
 
     return engine
 

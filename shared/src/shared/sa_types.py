@@ -36,9 +36,9 @@ def money_to_numeric(value: Decimal) -> Decimal:
 
 def money_to_text(value: Decimal) -> str:
     """Return `value` as plain digits without exponent: what SQLite keeps exactly."""
-    text = format(value, "f")
-    # Twenty characters hold neither a nineteenth decimal nor a twenty-first digit; longer ones are looked at closely.
-    if len(text) <= 20 and value.is_finite():
+    text = str(value)
+    # Twenty characters hold neither a nineteenth decimal nor a twenty-first digit; others are looked at closely.
+    if len(text) <= 20 and "E" not in text and value.is_finite():
         return text
     return format(money_to_numeric(value), "f")
 
