@@ -143,6 +143,11 @@ def test_selling_all_bnb_with_fees_in_bnb_leaves_nothing_owed() -> None:
     assert_conserved(venue, fills)
 
 
+def test_a_fee_too_small_for_a_bnb_is_still_booked() -> None:
+    dust = fill("BUY", 1, 100, fee=0, fee_asset="BNB", fee_quote="1e-18")
+    assert balances(ledger_entries(dust))["USDT"] == D("-100.000000000000000001")
+
+
 def test_a_sell_above_what_is_held_is_a_broken_invariant() -> None:
     with pytest.raises(AssertionError, match="exceeds the 1 held"):
         apply_fill(apply_fill(FLAT, fill("BUY", 1), TINY), fill("SELL", "1.000000000000000001", sequence=2), TINY)

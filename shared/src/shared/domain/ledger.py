@@ -47,10 +47,10 @@ def ledger_entries(fill: Fill) -> tuple[LedgerEntry, ...]:
         ("base", base_asset, fill.quantity if is_buy else negate(fill.quantity)),
         ("quote", quote_asset, negate(notional) if is_buy else notional),
     ]
-    if fill.fee > 0:
-        own_asset = fill.fee_asset in (base_asset, quote_asset)
-        asset, amount = (fill.fee_asset, fill.fee) if own_asset else (quote_asset, fill.fee_quote)
-        legs.append(("fee", asset, negate(amount)))
+    if fill.fee > 0 and fill.fee_asset == base_asset:
+        legs.append(("fee", base_asset, negate(fill.fee)))
+    elif fill.fee_quote > 0:  # even where it is too small to be a quantity of its own asset
+        legs.append(("fee", quote_asset, negate(fill.fee_quote)))
     return tuple(
         LedgerEntry(
             entry_id=derived_id(fill.id, leg),
