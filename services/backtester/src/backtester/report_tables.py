@@ -47,7 +47,7 @@ def monthly_table(metrics: DetailedMetrics) -> Table:
 def cost_ladder(result: BacktestResult) -> Table:
     """Return the final balance had the same trades cost 0, 1, 2 or 3 times what they cost."""
     cost = result.fees_paid + result.slippage_paid
-    table = _table("COST LADDER (same trades; fees and slippage scaled)", "Costs", "Paid", "Final Balance", "Profit")
+    table = _table("COST LADDER (same trades; fees and slippage scaled)", "Costs", "Paid", "Ends With", "Gain")
     for factor in COST_FACTORS:
         final = result.final_balance + (1 - factor) * cost
         profit = final - result.initial_balance

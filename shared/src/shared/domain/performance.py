@@ -252,6 +252,7 @@ def annual_growth(initial_balance: float, final_balance: float, days: int) -> fl
     if days <= 0 or not initial_balance > 0:
         return None
     try:
-        return float(max(final_balance / initial_balance, 0.0) ** (DAYS_A_YEAR / days) - 1.0)
+        growth = float(max(final_balance / initial_balance, 0.0) ** (DAYS_A_YEAR / days) - 1.0)
     except OverflowError:
         return None
+    return growth if math.isfinite(growth) else None
