@@ -109,7 +109,9 @@ def _sqlite_engine(target: DatabaseTarget, options: EngineOptions, begin: str, p
         bounds = {"pool_size": size, "max_overflow": 0, "pool_timeout": options.wait_seconds_max}
 
     async def open_connection(*_: Any, **__: Any) -> SqliteConnection:
-        return await SqliteConnection(connector(target.path))
+        connection = SqliteConnection(connector(target.path))
+        await connection
+        return connection
 
     engine = create_async_engine(target.url, poolclass=pool, async_creator=open_connection, **bounds)
     if begin == "BEGIN":

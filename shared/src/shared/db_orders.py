@@ -10,16 +10,10 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.db_rows import insert_rows
+from shared.domain.order_lifecycle import is_legal_move
 from shared.errors import UnknownOrder
 from shared.models import Order, OrderStatus, Signal
 from shared.sa_models import OrderRow, SignalRow
-
-# An open order may turn out unknown and an unknown one open again; a part filled is never unfilled, an end is an end.
-_FORWARD: dict[OrderStatus, frozenset[OrderStatus]] = {
-    OrderStatus.PENDING: frozenset(OrderStatus),
-    OrderStatus.UNKNOWN: frozenset(OrderStatus),
-    OrderStatus.PARTIAL: frozenset(OrderStatus) - {OrderStatus.PENDING},
-}
 
 
 def signal_row(signal: Signal) -> dict[str, Any]:
@@ -47,11 +41,13 @@ async def move_order(
     session: AsyncSession, order_id: str, status: OrderStatus, filled_at: datetime | None = None
 ) -> bool:
     """Set an order's status, or return False and change nothing where that would be a step backwards."""
-    found = await session.execute(select(OrderRow.status).where(OrderRow.id == order_id).with_for_update())
-    before = found.scalar_one_or_none()
-    if before is None:
+    columns = select(OrderRow.status, OrderRow.filled_quantity)
+    row = (await session.execute(columns.where(OrderRow.id == order_id).with_for_update())).one_or_none()
+    if row is None:
         raise UnknownOrder(f"orders: no order has the id {order_id!r}")
-    if status != before and status not in _FORWARD.get(OrderStatus(before), frozenset()):
+    before = OrderStatus(row.status)
+    unfilled_again = status == OrderStatus.PENDING and row.filled_quantity > 0  # PARTIAL -> UNKNOWN -> PENDING
+    if status != before and (unfilled_again or not is_legal_move(before, status)):
         return False
     changed: dict[str, Any] = {"status": str(status)}
     if filled_at is not None:

@@ -49,11 +49,11 @@ class SqliteConnection(aiosqlite.Connection):
     async def visit(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
         """Run `work` in the connection's thread, in the transaction that is due."""
         begin, self._begin = self._begin, None
-        if begin is None:
-            return await self._execute(work, self._conn)
-        # Set before the thread answers: a task cancelled meanwhile must still roll back.
-        self._begun = True
-        return await self._execute(_begin_and, begin, work, self._conn)
+        if begin is not None:
+            # Set before the thread answers: a task cancelled meanwhile must still roll back.
+            self._begun = True
+            work = partial(_begin_and, begin, work)
+        return await self._execute(work, self._conn)  # type: ignore[no-untyped-call]  # aiosqlite's own door
 
 
 class SqliteCursor:
