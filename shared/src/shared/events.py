@@ -56,6 +56,8 @@ class Event:
 
     __slots__ = ("as_of", "correlation_id", "data", "id", "type")
 
+    data: Any
+
     def __init__(
         self,
         *,

@@ -1,0 +1,169 @@
+"""Signals become orders: decide on the book, record everything in one transaction, then tell the world."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from order_executor.config import ACCOUNT, ExecutorConfig
+from order_executor.notices import notify
+from order_executor.recording import decided_ids, write_records
+from order_executor.records import account_row, order_event, position_rows, sub_account_row, to_records
+from order_executor.recovery import adopt_instance, open_book
+from order_executor.risk_manager import RiskManager
+from order_executor.venues.port import Venue
+from shared.broker import Broker
+from shared.db import Database
+from shared.domain.book import Book
+from shared.domain.effects import Effect, Placed
+from shared.domain.paper import PaperVenue
+from shared.errors import BrokerError, ConfigError
+from shared.events import ORDER_STREAM, SIGNAL_STREAM
+from shared.models import Candle, Order, Signal
+from shared.notifier import TelegramNotifier
+from shared.sa_models import AccountRow, PositionRow, StrategyPositionRow
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Step:
+    """One close time to handle: its candles, and the signals that are due at it."""
+
+    as_of: datetime
+    candles: Sequence[Candle]
+    signals: Sequence[Signal]
+
+
+class OrderExecutor:
+    """Holds the account's book; whatever it decides is in the database before anyone hears of it.
+
+    `exchange` is a network venue, None on paper, where executions are simulated inside the same transaction.
+    """
+
+    def __init__(
+        self,
+        exchange: Venue | None,
+        risk_manager: RiskManager,
+        broker: Broker,
+        db: Database,
+        notifier: TelegramNotifier | None = None,
+        dry_run: bool = True,
+        *,
+        config: ExecutorConfig | None = None,
+    ) -> None:
+        if not dry_run and exchange is None:
+            raise ConfigError("order executor: dry_run is off but there is no exchange to send orders to; use paper")
+        chosen = config or ExecutorConfig()
+        if config is None:
+            rules = msgspec.structs.replace(chosen.rules, limits=risk_manager.limits)
+            chosen = dataclasses.replace(chosen, rules=rules, stop_loss_pct=risk_manager.stop_loss_pct)
+        self.config = chosen
+        self._broker = broker
+        self._database = db
+        self._notifier = notifier
+        self._paper: PaperVenue | None = None
+
+    @property
+    def book(self) -> Book:
+        """Return the account's book, once loaded."""
+        assert self._paper is not None, "executor: the book was asked for before it was loaded"
+        return self._paper.book
+
+    @property
+    def is_loaded(self) -> bool:
+        """Return whether the book is in memory; a transaction that failed throws it away."""
+        return self._paper is not None
+
+    async def load(self) -> None:
+        """Open the book, or rebuild it from what is stored."""
+        self._paper = PaperVenue(await open_book(self._database, self.config))
+
+    async def execute(self, signal: Signal) -> Order | None:
+        """Return the PENDING order that `signal` makes, stored and published; None when it is refused or ignored."""
+        if not self.is_loaded:
+            await self.load()
+        async with self._transaction() as session:
+            await self._database.insert_signal(signal, session)
+            if signal.instance not in self.book.accounts:
+                await adopt_instance(self._database, session, self.book, self.config, signal.instance)
+                self._paper = PaperVenue(self.book)
+            self.book.set_mark(signal.symbol, signal.price, signal.created_at)
+            step = Step(signal.created_at, (), (signal,))
+            effects = await self._decide([step], session)
+            await self._record(session, effects, signal.created_at, [signal])
+        await self._tell(effects)
+        for effect in effects:
+            if isinstance(effect, Placed):
+                with contextlib.suppress(BrokerError):  # stored in the outbox: it is sent again
+                    await self._broker.publish(ORDER_STREAM, order_event(effect.order))
+                return effect.order
+        return None
+
+    async def handle(self, steps: Sequence[Step], cursors: Mapping[str, int], watermark: datetime) -> list[Effect]:
+        """Run close times through the book and record them with the reader's cursors, all in one transaction."""
+        signals = [signal for step in steps for signal in step.signals]
+        async with self._transaction() as session:
+            effects = await self._decide(steps, session)
+            await self._record(session, effects, watermark, signals)
+            await self._database.write_cursors(session, cursors)
+        await self._tell(effects)
+        return effects
+
+    async def close_orphans(self, as_of: datetime) -> list[Effect]:
+        """Place the orders that end every orphan's position at the next open."""
+        assert self._paper is not None, "executor: orphans are closed after loading"
+        effects: list[Effect] = []
+        async with self._transaction() as session:
+            for account in list(self.book.accounts.values()):
+                mark = self.book.marks.get(account.key.symbol)
+                if account.is_orphan and account.holding.quantity and mark is not None:
+                    placed = self._paper.close_orphan(account, mark, as_of)
+                    effects.extend([placed] if placed else [])
+            await self._record(session, effects, as_of, [])
+        return effects
+
+    @contextlib.asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[AsyncSession]:
+        """Open one transaction; when it fails the book, which ran ahead of it, is forgotten."""
+        try:
+            async with self._database.get_session() as session:
+                yield session
+        except BaseException:
+            self._paper = None
+            raise
+
+    async def _decide(self, steps: Sequence[Step], session: AsyncSession) -> list[Effect]:
+        assert self._paper is not None, "executor: a book that failed is loaded again before it decides"
+        known = await decided_ids(session, [signal.id for step in steps for signal in step.signals])
+        effects: list[Effect] = []
+        for step in steps:
+            fresh = [signal for signal in step.signals if signal.id not in known]
+            effects.extend(self._paper.advance(step.as_of, step.candles, fresh))
+        return effects
+
+    async def _record(
+        self, session: AsyncSession, effects: Sequence[Effect], as_of: datetime, signals: Sequence[Signal]
+    ) -> None:
+        book, database = self.book, self._database
+        await write_records(database, session, to_records(effects, ACCOUNT))
+        touched = [sub_account_row(book.accounts[key], as_of, book.sequence) for key in sorted(book.touched)]
+        book.touched.clear()
+        if touched:
+            await database.upsert_rows(session, StrategyPositionRow, touched)
+        positions = position_rows(book, as_of)
+        if positions:
+            await database.upsert_rows(session, PositionRow, positions)
+        own = account_row(
+            book, account=ACCOUNT, mode=self.config.mode, quote_asset=self.config.quote_asset, as_of=as_of
+        )
+        await database.upsert_rows(session, AccountRow, [own])
+        if signals:
+            await database.ack_outbox(session, SIGNAL_STREAM, [signal.id for signal in signals])
+
+    async def _tell(self, effects: Sequence[Effect]) -> None:
+        if self._notifier is not None and self._notifier.enabled:
+            await notify(self._notifier, effects)

@@ -1,0 +1,1 @@
+"""Where orders go: the port that a network venue implements."""

@@ -1,0 +1,39 @@
+"""At which business times the portfolio is put on record: pure."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from shared.models import from_milliseconds, to_milliseconds
+
+
+class SnapshotSchedule:
+    """Boundaries every `interval` of business time since 1970, and the midnights among all times."""
+
+    def __init__(self, interval: timedelta, handled_until: datetime | None) -> None:
+        self._interval_ms = max(1, int(interval / timedelta(milliseconds=1)))
+        self.handled_until = handled_until
+
+    def due_before(self, as_of: datetime) -> datetime | None:
+        """Return the last boundary that passed without a close time of its own, strictly before `as_of`."""
+        if self.handled_until is None:
+            return None
+        boundary = self._floor(as_of - timedelta(milliseconds=1))
+        return boundary if boundary > self.handled_until else None
+
+    def due_at(self, as_of: datetime) -> bool:
+        """Return whether `as_of` is itself a boundary."""
+        return self._floor(as_of) == as_of
+
+    def handled(self, as_of: datetime) -> None:
+        """Move on to `as_of`."""
+        self.handled_until = as_of
+
+    def _floor(self, moment: datetime) -> datetime:
+        milliseconds = to_milliseconds(moment)
+        return from_milliseconds(milliseconds - milliseconds % self._interval_ms)
+
+
+def days_ended(before: datetime | None, as_of: datetime) -> bool:
+    """Return whether 00:00 UTC lies in (before, as_of]: a day has ended and its summary is due."""
+    return before is not None and as_of.date() > before.date()

@@ -1,0 +1,156 @@
+"""The durable loop: candles from the database, signals, cursors and states into it in one transaction."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+from structlog.typing import FilteringBoundLogger
+
+from shared.broker import Broker, Message
+from shared.candle_reader import CandleReader, last_open_times
+from shared.clock import Clock
+from shared.db import Database
+from shared.errors import BrokerError, DatabaseError
+from shared.events import SIGNAL_STREAM, WATERMARK_STREAM, Event, Watermark, candle_stream
+from shared.metrics import ServiceMetrics
+from shared.models import Candle, Signal, from_milliseconds
+from shared.sa_models import SignalRow, StrategyStateRow
+from strategy_engine.checkpoints import checkpoint_rows, restore_runners
+from strategy_engine.config import StrategyConfig
+from strategy_engine.engine import StrategyEngine, signal_event
+from strategy_engine.horizon import WaitingRoom
+
+GROUP = "strategy-engine"
+BELL_WAIT_MS = 500
+BELLS_MAX = 1_000
+RETRY_SECONDS = 1.0
+
+
+class EngineLoop:
+    """Runs a `StrategyEngine` over stored candles; the bus only rings the bell."""
+
+    def __init__(
+        self,
+        engine: StrategyEngine,
+        database: Database,
+        broker: Broker,
+        config: StrategyConfig,
+        *,
+        clock: Clock,
+        log: FilteringBoundLogger,
+        metrics: ServiceMetrics,
+        on_commit: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._engine = engine
+        self._database = database
+        self._broker = broker
+        self._config = config
+        self._clock = clock
+        self._log = log
+        self._metrics = metrics
+        self._on_commit = on_commit
+        self._reader = CandleReader(database, "engine", config.streams, config.batch_rows_max)
+        self._waiting = WaitingRoom(config.streams, config.wait_seconds)
+        self._faults_told: set[str] = set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Handle close times until `stop`; a database or bus that is away is waited for."""
+        await self.load()
+        bells: list[Message] = []
+        while not stop.is_set():
+            try:
+                handled = await self.step()
+                if bells:
+                    await self._broker.ack(GROUP, bells)
+                    bells = []
+                if not handled:
+                    bells = await self._wait()
+            except (DatabaseError, BrokerError) as error:
+                if not error.retryable:
+                    raise
+                self._metrics.error(error)
+                self._log.warning("engine.waits", error=str(error))
+                await self._clock.sleep(RETRY_SECONDS)
+
+    async def load(self) -> None:
+        """Bring every instance to where the last run committed."""
+        await self._reader.load()
+        for note in await restore_runners(self._database, self._engine.runners, self._reader):
+            self._log.info("engine.rebuilt", detail=note)
+
+    async def step(self) -> bool:
+        """Handle what is complete now, in one transaction; return whether there was anything."""
+        candles, watermark = await self._next_candles()
+        if watermark is None or (not candles and watermark == self._reader.watermark):
+            return False
+        with self._metrics.processing():
+            signals = self._engine.handle(candles)
+            self._report_faults()
+            await self._commit(candles, signals, watermark)
+        self._metrics.event("candle", len(candles))
+        self._on_commit()
+        await self._broker.publish(WATERMARK_STREAM, Event(data=Watermark(service=GROUP), as_of=watermark))
+        return True
+
+    async def _next_candles(self) -> tuple[list[Candle], datetime | None]:
+        until: datetime | None = None
+        async with self._database.read() as session:
+            if self._config.is_deterministic:
+                stored = (await self._database.read_cursors("collector/watermark", session)).get("collector/watermark")
+                until = from_milliseconds(int(stored)) if stored is not None else None
+                if until is None or until == self._reader.watermark:
+                    return [], until
+            candles, horizon = await self._reader.page(session, until)
+        return (candles, horizon) if self._config.is_deterministic else self._live(candles)
+
+    def _live(self, candles: list[Candle]) -> tuple[list[Candle], datetime | None]:
+        """Return what may be handled: late candles at once, newer ones when every stream is there or was waited for."""
+        before = self._reader.watermark
+        late = [candle for candle in candles if before is not None and candle.close_time <= before]
+        fresh = candles[len(late) :]
+        until = self._waiting.complete_until(fresh, self._clock.monotonic())
+        if until is None:
+            return late, before
+        self._waiting.handled(until)
+        return late + [candle for candle in fresh if candle.close_time <= until], until
+
+    async def _commit(self, candles: Sequence[Candle], signals: Sequence[Signal], watermark: datetime) -> None:
+        database = self._database
+        states = checkpoint_rows(self._engine.runners, last_open_times(candles))
+        async with database.get_session() as session:
+            if signals:
+                rows = [_signal_row(signal) for signal in signals]
+                await database.insert_rows(session, SignalRow, rows, ignore_conflicts=True)
+                await database.append_outbox(session, [_outbox_row(signal) for signal in signals])
+            if states:
+                await database.upsert_rows(session, StrategyStateRow, states)
+            await database.write_cursors(session, self._reader.cursors(candles, watermark))
+        self._reader.advance(candles, watermark)
+
+    async def _wait(self) -> list[Message]:
+        streams = [candle_stream(symbol, timeframe) for symbol, timeframe in self._config.streams]
+        messages = await self._broker.read_group(GROUP, GROUP, streams, count=BELLS_MAX, block_ms=BELL_WAIT_MS)
+        for message in messages:
+            if message.error is not None:
+                self._metrics.error("MalformedMessage")
+                await self._broker.dead_letter(message, GROUP, message.error)
+        return messages
+
+    def _report_faults(self) -> None:
+        for runner in self._engine.runners:
+            if runner.fault and str(runner.key) not in self._faults_told:
+                self._faults_told.add(str(runner.key))
+                self._metrics.error("StrategyFault")
+                self._log.error("strategy.isolated", instance=str(runner.key), detail=runner.fault)
+
+
+def _signal_row(signal: Signal) -> dict[str, Any]:
+    return {name: getattr(signal, name) for name in signal.__struct_fields__}
+
+
+def _outbox_row(signal: Signal) -> dict[str, Any]:
+    payload = signal_event(signal).encode().decode()
+    return {"topic": SIGNAL_STREAM, "key": signal.id, "payload": payload, "as_of": signal.created_at}
