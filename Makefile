@@ -67,7 +67,7 @@ format: setup ## Rewrite the sources as ruff formats them, and mend what it can 
 
 .PHONY: lock
 lock: setup ## Resolve anew and write requirements.lock, hash-pinned, without any index address
-	@$(BIN)/uv lock --upgrade
+	@$(FIND_PYTHON); python=$$(find_python) && "$$python" tools/install.py uv lock --upgrade
 	@$(BIN)/uv export --quiet --all-packages --all-extras --no-emit-workspace --format requirements.txt --no-header \
 	  -o requirements.lock
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MEMBERS = ("shared", "services/*", "cli")
-# used by name alone: database drivers by their URL, a parser by the Redis client
-USED_BY_NAME = ("aiosqlite", "asyncpg", "hiredis")
+# used by name alone: database drivers by their URL, a parser by the Redis client, a compiler by generated modules
+USED_BY_NAME = ("aiosqlite", "asyncpg", "hiredis", "numba")
 
 
 def modules_by_distribution() -> dict[Path, tuple[str, list[str]]]:

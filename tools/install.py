@@ -170,11 +170,22 @@ def install() -> None:
     run("members of the workspace", members, env=where)
 
 
+def run_uv(arguments: Sequence[str]) -> int:
+    """Run the locked uv with pip's main index; what this machine has beside it must not shape a lock."""
+    settings = pip_settings([sys.executable, "-m", "pip"])
+    main_index = ((key, value) for key, value in settings if key not in {"extra-index-url", "find-links"})
+    where = environment_for_uv(os.environ, main_index)
+    where["UV_INDEX_STRATEGY"] = "first-index"
+    return subprocess.run([UV, *arguments], cwd=ROOT, env=where, check=False).returncode
+
+
 def main() -> int:
-    """Install unless the stamp says that nothing changed."""
+    """Install unless the stamp says that nothing changed; `uv ...` runs the locked uv instead."""
     if sys.version_info < PYTHON_MIN:
         print(f"setup: Python 3.12 or newer is needed, this is {sys.version.split()[0]}", file=sys.stderr)
         return 2
+    if sys.argv[1:2] == ["uv"]:
+        return run_uv(sys.argv[2:])
     wanted = digest_of_inputs()
     try:
         if not (STAMP.is_file() and STAMP.read_text() == wanted and venv_is_usable()):
