@@ -1,10 +1,9 @@
-"""A migrated database, a bus in memory and a collector around any feed."""
+"""A bus in memory and a collector around any feed; the database is `shared.testing`'s, once on each server."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 import structlog
@@ -18,14 +17,6 @@ from shared.broker_memory import MemoryBroker
 from shared.clock import Clock, SystemClock
 from shared.db import Database
 from shared.metrics import ServiceMetrics
-
-
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    database = Database(f"sqlite:///{tmp_path / 'trading.db'}")
-    await database.init_tables()
-    yield database
-    await database.close()
 
 
 @pytest.fixture

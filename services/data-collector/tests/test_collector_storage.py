@@ -89,7 +89,8 @@ async def test_the_quarantine_keeps_the_newest(database: Database, bus: MemoryBr
 
 
 async def test_a_batch_is_one_transaction(storage: CandleStorage, database: Database) -> None:
-    bad = StoreBatch(candles=[build_candle(1)], cursors={"collector/watermark": None})  # type: ignore[dict-item]
+    nameless = MalformedCandle("BTC/USDT 1m", "{", None)  # type: ignore[arg-type]
+    bad = StoreBatch(candles=[build_candle(1)], malformed=[nameless])
     with pytest.raises(DatabaseError):
         await storage.write(bad)
     assert await database.count_rows(CandleRow) == 0

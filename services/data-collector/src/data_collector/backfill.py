@@ -6,9 +6,9 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
-from structlog.typing import FilteringBoundLogger
+from structlog.stdlib import BoundLogger
 
 from data_collector.feeds.port import CandleGap, Feed, FeedBatch, ResumePoint, StreamKey
 from data_collector.gaps import find_gap
@@ -19,6 +19,8 @@ from shared.models import TIMEFRAME_DELTA, Candle
 QUEUE_BATCHES_MAX = 64
 HISTORY_PAGES_MAX = 1_000
 CONFIRMATIONS = 2  # how often a venue must say "nothing there" before a hole is a fact
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ class ContiguousFeed:
     before a candle that has closed confirms the hole. An error is asked again, with growing pauses, for ever.
     """
 
-    def __init__(self, feed: Feed, clock: Clock, log: FilteringBoundLogger, rules: BackfillRules | None = None) -> None:
+    def __init__(self, feed: Feed, clock: Clock, log: BoundLogger, rules: BackfillRules | None = None) -> None:
         self._feed = feed
         self._clock = clock
         self._log = log
@@ -158,17 +160,25 @@ class ContiguousFeed:
             await self._queue.put(FeedBatch(candles=tuple(part), confirmed_gaps=inside))
 
     async def _fetch_until_answered(self, stream: StreamKey, state: _Stream, wanted: datetime | None) -> list[Candle]:
-        step = TIMEFRAME_DELTA[stream.timeframe]
         pause = self._rules.retry_seconds
         while True:
-            until = max(moment for moment in (wanted, *(each.open_time for each in state.held)) if moment is not None)
-            since = until - self._rules.history_candles * step if state.last is None else state.last + step
+            since, until = self._span(stream, state, wanted)
             try:
                 return await self._fetch(stream, since, until)
             except TradingError as error:
                 self._log.warning("backfill.failed", stream=str(stream), error=str(error), retry_seconds=pause)
             await self._clock.sleep(pause)
             pause = min(2 * pause, self._rules.retry_seconds_max)
+
+    def _span(self, stream: StreamKey, state: _Stream, wanted: datetime | None) -> tuple[datetime, datetime]:
+        """Return what to ask the venue for: from the last candle, or by default from the bounded past."""
+        step = TIMEFRAME_DELTA[stream.timeframe]
+        held = [candle.open_time for candle in state.held]
+        ends = held if wanted is None else [*held, wanted - (wanted - _EPOCH) % step]
+        until = max(ends)
+        if state.last is not None:
+            return state.last + step, until
+        return min([*held, until - self._rules.history_candles * step]), until
 
     async def _fetch(self, stream: StreamKey, since: datetime, until: datetime) -> list[Candle]:
         rows: list[Candle] = []

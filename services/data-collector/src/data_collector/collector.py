@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from sqlalchemy import delete
-from structlog.typing import FilteringBoundLogger
+from structlog.stdlib import BoundLogger
 
 from data_collector.ahead import FeedAhead
 from data_collector.backfill import BackfillRules, ContiguousFeed
@@ -17,7 +17,7 @@ from data_collector.feeds.port import CandleGap, Feed, FeedBatch, ResumePoint, S
 from data_collector.gaps import GapTracker
 from data_collector.storage import CandleStorage, StoreBatch
 from data_collector.validation import UNIT_FACTOR_MAX, CandleValidator, ValidationRules
-from shared.broker_port import Broker
+from shared.broker import Broker
 from shared.clock import Clock
 from shared.db import CandleWrite, Database
 from shared.errors import BrokerError, ConfigError, DatabaseError
@@ -54,7 +54,7 @@ class Collector:
         *,
         clock: Clock,
         metrics: ServiceMetrics,
-        log: FilteringBoundLogger,
+        log: BoundLogger,
     ) -> None:
         self._feed = feed
         self._storage = storage

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -53,7 +54,6 @@ class ScriptedFeed:
         self._streams = sorted(streams)
         self._page_rows_max = page_rows_max
         self._failures_left = history_failures
-        self._answering: set[str] = set()
         self.asked: list[tuple[StreamKey, datetime, datetime]] = []
 
     def streams(self) -> Sequence[StreamKey]:
@@ -63,7 +63,7 @@ class ScriptedFeed:
     async def history(self, symbol: str, timeframe: str, since: datetime, until: datetime) -> Sequence[Candle]:
         """Return what the venue holds of a stream with since <= open_time < until, one page of it."""
         self.asked.append((StreamKey(symbol, timeframe), since, until))
-        if self._failures_left and symbol not in self._answering:
+        if self._failures_left:
             self._failures_left -= 1
             raise VenueUnavailable("scripted", "no answer")
         rows = [
@@ -73,13 +73,10 @@ class ScriptedFeed:
         ]
         return rows[: self._page_rows_max]
 
-    def stop_failing(self, symbol: str) -> None:
-        """Answer history calls of one symbol from now on."""
-        self._answering.add(symbol)
-
     async def batches(self, resume: ResumePoint) -> AsyncIterator[FeedBatch]:  # noqa: ARG002 - a socket cannot resume
         """Yield the script."""
         for batch in self._script:
+            await asyncio.sleep(0)  # a socket's reader lets others run
             yield batch
 
     async def close(self) -> None:
