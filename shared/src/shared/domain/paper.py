@@ -61,6 +61,18 @@ class PaperVenue:
         order = self.book.reducing_order(account, quantity=quantity, price=price, as_of=as_of, purpose="orphan")
         return self.book.place(order, None)
 
+    def sell_out(self, account: SubAccount, price: Decimal, as_of: datetime) -> list[Effect]:
+        """Return the sale of a whole position at the last close, for runs that are asked to end flat."""
+        effects: list[Effect] = []
+        quantity = sellable_quantity(account.holding.quantity, account.rules.instrument.step_size)
+        if not is_dust(quantity, price, account.rules.instrument):
+            order = self.book.reducing_order(
+                account, quantity=quantity, price=price, as_of=as_of, purpose="end_of_data"
+            )
+            effects.append(self.book.place(order, None))
+            self._execute(order, price, as_of, as_of, effects)
+        return effects
+
     def _mark(self, as_of: datetime, candles: Sequence[Candle], effects: list[Effect]) -> None:
         book, before = self.book, self.book.figures
         for candle in candles:

@@ -1,0 +1,89 @@
+"""How a run trades and what it pays: one frozen set of options for every engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+from typing import Literal
+
+from shared.domain.book import BookRules, InstanceRules
+from shared.domain.fees import FeeAsset, FeeSchedule
+from shared.domain.matching import signal_age_max
+from shared.domain.risk import Limits
+from shared.domain.rounding import ZERO, Instrument
+from shared.domain.sizing import Sizing, SizingRule
+from shared.errors import ConfigError
+from shared.models import InstanceKey
+from shared.strategy import BaseStrategy
+
+FIXED = Sizing(SizingRule.FIXED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BacktestOptions:
+    """Costs, fills, sizing, exits and limits; percents are of the average entry, 0 = off.
+
+    `max_entries` None is the strategy's own. `limits` None switches account limits off.
+    """
+
+    fee: Decimal = Decimal("0.001")
+    fee_asset: FeeAsset = FeeAsset.QUOTE
+    slippage_bps: Decimal = Decimal(2)
+    fill: Literal["next-open", "close"] = "next-open"
+    gap: Literal["refuse", "fill"] = "refuse"
+    sizing: Sizing = FIXED
+    max_entries: int | None = None
+    stop_loss_pct: Decimal = ZERO
+    take_profit_pct: Decimal = ZERO
+    trailing_pct: Decimal = ZERO
+    stop_cooldown_candles: int = 1
+    age_max: timedelta | None = None
+    limits: Limits | None = None
+    instrument: Instrument | None = None
+    close_at_end: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what no run can mean, naming the option."""
+        if not 0 <= self.slippage_bps < 10_000:
+            raise ConfigError(f"slippage_bps: must be at least 0 and below 10000, was {self.slippage_bps}")
+        for name in ("stop_loss_pct", "trailing_pct"):
+            if not 0 <= getattr(self, name) < 100:
+                raise ConfigError(
+                    f"{name}: must be a percent in [0, 100), was {getattr(self, name)}; 0 switches it off"
+                )
+        if not (self.take_profit_pct.is_finite() and self.take_profit_pct >= 0):
+            raise ConfigError(f"take_profit_pct: must be a percent of 0 or more, was {self.take_profit_pct}")
+        if self.max_entries is not None and self.max_entries < 0:
+            raise ConfigError(f"max_entries: must be 0 (unlimited) or more, was {self.max_entries}")
+        if self.sizing.rule is SizingRule.RISK and self.stop_loss_pct == 0:
+            raise ConfigError("sizing risk: needs a stop; set --stop-loss-pct above 0")
+
+    def book_rules(self) -> BookRules:
+        """Return what holds for the whole account."""
+        try:
+            fees = FeeSchedule(maker=self.fee, taker=self.fee, asset=self.fee_asset)
+        except ValueError as error:
+            raise ConfigError(f"fee: {error}") from None
+        return BookRules(
+            fees=fees,
+            slippage_bps=self.slippage_bps,
+            gap_refuses=self.gap == "refuse",
+            limits=self.limits,
+            venue="backtest",
+        )
+
+    def instance_rules(self, key: InstanceKey, strategy: BaseStrategy) -> InstanceRules:
+        """Return how the strategy's sub-account trades."""
+        own_entries = getattr(strategy, "max_entries_default", 1)
+        return InstanceRules(
+            instrument=self.instrument or Instrument(symbol=key.symbol),
+            age_max=signal_age_max(key.timeframe, self.age_max),
+            sizing=self.sizing,
+            max_entries=own_entries if self.max_entries is None else self.max_entries,
+            stop_loss_pct=self.stop_loss_pct,
+            stop_anchor_price=getattr(strategy, "stop_reference", None),
+            take_profit_pct=self.take_profit_pct,
+            trailing_pct=self.trailing_pct,
+            stop_cooldown_candles=self.stop_cooldown_candles,
+        )
