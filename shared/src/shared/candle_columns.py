@@ -82,7 +82,7 @@ def _frame(path: Path, content: bytes) -> pl.DataFrame:
                 raise MarketDataError(f"{path}: holds Parquet, not CSV; rename it to .parquet")
             text = content.removeprefix(_BOM)
             return pl.read_csv(io.BytesIO(text), infer_schema=False)
-        if not (content.startswith(_MAGIC) and content.endswith(_MAGIC)):
+        if not (content.startswith(_MAGIC) and content.endswith(_MAGIC) and len(content) >= 12):
             cut = content.startswith(_MAGIC)
             fault = "is cut off: its footer is missing" if cut else "is not a Parquet file"
             raise MarketDataError(f"{path}: {fault} ({len(content):,} bytes); export or download it again")
@@ -144,7 +144,9 @@ def _times(place: _Place, column: pl.Series) -> npt.NDArray[np.int64]:
         units = column.to_physical().to_numpy().astype(np.int64)  # instants: the zone only changes how they print
         odd = np.flatnonzero(units % divisor)
         if len(odd):
-            raise MarketDataError(f"{place(odd[0])}: open_time {column[int(odd[0])]} is not a whole millisecond")
+            raise MarketDataError(
+                f"{place(odd[0])}: open_time {column[int(odd[0])]} is not a whole millisecond; cut the fraction off"
+            )
         return units // divisor
     if dtype.is_integer():
         return _checked_epoch(place, column.cast(pl.Int64, strict=False).fill_null(-1).to_numpy().astype(np.int64))
@@ -169,7 +171,9 @@ def _times_of_text(place: _Place, column: pl.Series) -> npt.NDArray[np.int64]:
                 f"{place(index)}: open_time {text!r} is no time; write 2024-01-31T23:59:00Z or milliseconds since 1970"
             ) from None
         if utc.microsecond % 1000:
-            raise MarketDataError(f"{place(index)}: open_time {text!r} is not a whole millisecond")
+            raise MarketDataError(
+                f"{place(index)}: open_time {text!r} is not a whole millisecond; cut the fraction off"
+            )
         times[index] = to_milliseconds(utc)
     return times
 
