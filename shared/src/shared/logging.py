@@ -146,7 +146,9 @@ class _RedactingFormatter(ProcessorFormatter):
         self._redactor = redactor
         render: list[Processor] = [structlog.processors.format_exc_info, self._hide_named, _ordered]
         render.append(structlog.processors.JSONRenderer(serializer=_dump) if form == "json" else _console)
-        super().__init__(processors=[ProcessorFormatter.remove_processors_meta, *render], foreign_pre_chain=shared)
+        super().__init__(
+            processors=[ProcessorFormatter.remove_processors_meta, *render], foreign_pre_chain=[*shared, _drop_echo]
+        )
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line without any secret."""
@@ -154,6 +156,11 @@ class _RedactingFormatter(ProcessorFormatter):
 
     def _hide_named(self, _: WrappedLogger, __: str, event: MutableMapping[str, Any]) -> EventDict:
         return {key: self._redactor.value(key, value) for key, value in event.items()}
+
+
+def _drop_echo(_: WrappedLogger, __: str, event: MutableMapping[str, Any]) -> EventDict:
+    """Drop what another handler's formatter left on a library's record: the event once more."""
+    return {key: value for key, value in event.items() if key not in {"message", "asctime"}}
 
 
 def _ordered(_: WrappedLogger, __: str, event: MutableMapping[str, Any]) -> EventDict:

@@ -56,7 +56,8 @@ class Redactor:
         forms = set(self._secrets)
         for secret in secrets:
             if len(secret) >= SECRET_LENGTH_MIN:
-                forms.update({secret, json.dumps(secret)[1:-1], repr(secret)[1:-1], quote(secret, safe="")})
+                written = {json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1], repr(secret)[1:-1]}
+                forms |= {secret, *written, quote(secret, safe="", errors="replace")}
         self._secrets = tuple(sorted(forms, key=lambda form: (-len(form), form)))  # the longest first
 
     def text(self, text: str) -> str:
