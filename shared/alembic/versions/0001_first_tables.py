@@ -55,7 +55,7 @@ def upgrade() -> None:
         sa.Column("start_time", UtcDateTime(), nullable=False),
         sa.Column("end_time", UtcDateTime(), nullable=False),
         sa.Column("candles_missing", sa.Integer(), nullable=False),
-        sa.Column("confirmed", sa.Boolean(), server_default=sa.text("0"), nullable=False),
+        sa.Column("confirmed", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("recorded_at", UtcDateTime(), nullable=False),
         sa.PrimaryKeyConstraint("symbol", "timeframe", "start_time", name=op.f("pk_candle_gaps")),
     )
@@ -284,7 +284,7 @@ def upgrade() -> None:
         sa.Column("avg_fill_price", Money(), nullable=True),
         sa.Column("purpose", sa.Text(), server_default="signal", nullable=False),
         sa.Column("reason", sa.Text(), server_default="", nullable=False),
-        sa.Column("late", sa.Boolean(), server_default=sa.text("0"), nullable=False),
+        sa.Column("late", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("as_of", UtcDateTime(), nullable=False),
         sa.Column("account", sa.Text(), server_default="paper", nullable=False),
         sa.CheckConstraint(

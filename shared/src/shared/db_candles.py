@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared.db_rows import dialect_of, execute_driver, insert_rows
+from shared.db_rows import dialect_of, execute_driver
 from shared.models import TIMEFRAME_DELTA, Candle
-from shared.sa_models import CandleRow
-from shared.sa_types import money_to_numeric, money_to_text, utc_to_text
+from shared.sa_types import money_from_numeric, money_to_numeric, money_to_text, utc_checked, utc_to_text
 
 CANDLE_COLUMNS = ("symbol", "timeframe", "open_time", "open", "high", "low", "close", "volume")
 STREAMS_PER_STATEMENT_MAX = 200
@@ -44,6 +43,15 @@ _KNOWN = {
     "postgresql": (
         f"SELECT {_NAMES} FROM candles "
         "WHERE symbol = $1 AND timeframe = $2 AND open_time = ANY($3::timestamptz[]) ORDER BY open_time FOR UPDATE"
+    ),
+}
+# On PostgreSQL a second collector may have stored the same candle since it was looked for: the first one stays.
+_INSERT = {
+    "sqlite": f"INSERT INTO candles ({_NAMES}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+    "postgresql": (
+        f"INSERT INTO candles ({_NAMES}) SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[], "
+        + ", ".join(f"${place}::text[]::numeric[]" for place in range(4, 9))
+        + ") ON CONFLICT DO NOTHING"
     ),
 }
 _SAME_CANDLE = "symbol = {0}1 AND timeframe = {0}2 AND open_time = {0}3"
@@ -177,18 +185,14 @@ async def _known(session: AsyncSession, stream: Stream, candles: Sequence[Candle
 async def _insert(session: AsyncSession, candles: Sequence[Candle]) -> None:
     if not candles:
         return
-    if dialect_of(session) == "sqlite":
-        text = money_to_text
-        rows = [
-            (c.symbol, c.timeframe, utc_to_text(c.open_time), text(c.open), text(c.high), text(c.low), text(c.close),
-             text(c.volume))
-            for c in candles
-        ]  # fmt: skip
-        await execute_driver(session, f"INSERT INTO candles ({_NAMES}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
-        return
-    # A second collector may have stored the same candle since it was looked for: the first one stays.
-    rows_by_name = [{name: getattr(candle, name) for name in CANDLE_COLUMNS} for candle in candles]
-    await insert_rows(session, CandleRow, rows_by_name, ignore_conflicts=True)
+    sqlite = dialect_of(session) == "sqlite"
+    moment, text = utc_to_text if sqlite else utc_checked, money_to_text
+    rows = [
+        (c.symbol, c.timeframe, moment(c.open_time),
+         text(c.open), text(c.high), text(c.low), text(c.close), text(c.volume))
+        for c in candles
+    ]  # fmt: skip
+    await execute_driver(session, _INSERT[dialect_of(session)], rows if sqlite else tuple(zip(*rows, strict=True)))
 
 
 async def _revise(session: AsyncSession, candle: Candle, recorded_at: datetime) -> None:
@@ -236,12 +240,19 @@ def _open_time(candle: Candle) -> datetime:
 
 def _candles(dialect: str, rows: Iterable[Sequence[Any]]) -> list[Candle]:
     if dialect == "sqlite":
-        moment, number = datetime.fromisoformat, Decimal
+        parse, exact = datetime.fromisoformat, Decimal
         return [
             Candle(
-                symbol=symbol, timeframe=timeframe, open_time=moment(time), open=number(open_), high=number(high),
-                low=number(low), close=number(close), volume=number(volume)
+                symbol=symbol, timeframe=timeframe, open_time=parse(time), open=exact(open_), high=exact(high),
+                low=exact(low), close=exact(close), volume=exact(volume)
             )
             for symbol, timeframe, time, open_, high, low, close, volume in rows
         ]  # fmt: skip
-    return [Candle(**dict(zip(CANDLE_COLUMNS, row, strict=True))) for row in rows]
+    number = money_from_numeric
+    return [
+        Candle(
+            symbol=symbol, timeframe=timeframe, open_time=time, open=number(open_), high=number(high),
+            low=number(low), close=number(close), volume=number(volume)
+        )
+        for symbol, timeframe, time, open_, high, low, close, volume in rows
+    ]  # fmt: skip

@@ -15,6 +15,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 MONEY_DIGITS_MAX = 38
 MONEY_DECIMALS_MAX = 18
 _QUANTUM = Decimal(1).scaleb(-MONEY_DECIMALS_MAX)
+_ONE = Decimal(1)
 _WHOLE_MAX = Decimal(10) ** (MONEY_DIGITS_MAX - MONEY_DECIMALS_MAX)
 _CONTEXT = Context(prec=MONEY_DIGITS_MAX + MONEY_DECIMALS_MAX, rounding=ROUND_HALF_EVEN)
 _NULL_TESTS = frozenset({operators.is_, operators.is_not})
@@ -24,14 +25,20 @@ def money_to_numeric(value: Decimal) -> Decimal:
     """Return `value` with at most 18 decimals (half-even); NaN, infinity and more than 20 whole digits are refused."""
     if not value.is_finite():
         raise ValueError(f"money: {value} is not a number; only finite values are stored")
-    if abs(value) >= _WHOLE_MAX:
+    exponent = value.as_tuple().exponent
+    if isinstance(exponent, int) and exponent < -MONEY_DECIMALS_MAX and value.adjusted() < MONEY_DIGITS_MAX:
+        value = value.quantize(_QUANTUM, context=_CONTEXT)
+    if value.copy_abs() >= _WHOLE_MAX:  # abs() would round to the precision of the thread's context
         raise ValueError(
             f"money: {value} has more than {MONEY_DIGITS_MAX - MONEY_DECIMALS_MAX} digits before the point"
         )
-    exponent = value.as_tuple().exponent
-    if isinstance(exponent, int) and exponent < -MONEY_DECIMALS_MAX:
-        return value.quantize(_QUANTUM, context=_CONTEXT)
     return value
+
+
+def money_from_numeric(value: Decimal) -> Decimal:
+    """Return `value` without the zeros that NUMERIC appends to eighteen decimals."""
+    short = value.normalize(_CONTEXT)
+    return short.quantize(_ONE, context=_CONTEXT) if short == short.to_integral_value() else short
 
 
 def money_to_text(value: Decimal) -> str:
@@ -99,8 +106,8 @@ class Money(TypeDecorator[Decimal]):
         dialect: Dialect,
         coltype: object,  # noqa: ARG002
     ) -> Callable[[Any], Decimal | None] | None:
-        """Return what turns the driver's value into a Decimal; asyncpg gives one already."""
-        return _unless_none(Decimal) if dialect.name == "sqlite" else None
+        """Return what turns the driver's value into a Decimal."""
+        return _unless_none(Decimal if dialect.name == "sqlite" else money_from_numeric)
 
 
 class UtcDateTime(TypeDecorator[datetime]):

@@ -27,7 +27,7 @@ BOTH_DATABASES = ["sqlite", pytest.param("postgresql", marks=pytest.mark.integra
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
-    """One PostgreSQL server for the run of this worker; the URL of its first database."""
+    """Run one PostgreSQL server for this worker and give the URL of its first database."""
     from shared.testing import servers
 
     yield from _running(servers.postgres_server)
@@ -64,13 +64,13 @@ def make_empty_postgres_url(postgres_server: str) -> MakeUrl:
 
 @pytest.fixture(scope="module")
 def postgres_url(make_postgres_url: MakeUrl) -> str:
-    """A fresh migrated PostgreSQL database for the module."""
+    """Give a fresh migrated PostgreSQL database for the module."""
     return make_postgres_url()
 
 
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated SQLite file to copy."""
+    """Give a migrated SQLite file to copy."""
     path = tmp_path_factory.mktemp("template") / "trading.db"
     _in_thread(_migrate(f"sqlite:///{path}"))
     return path
@@ -78,7 +78,7 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
-    """A fresh migrated SQLite file for the test."""
+    """Give a fresh migrated SQLite file for the test."""
     path = tmp_path / "trading.db"
     shutil.copyfile(sqlite_template, path)
     return f"sqlite:///{path}"
@@ -86,7 +86,7 @@ def sqlite_url(sqlite_template: Path, tmp_path: Path) -> str:
 
 @pytest.fixture(params=BOTH_DATABASES)
 def database_url(request: pytest.FixtureRequest) -> str:
-    """A fresh migrated database for the test, once on SQLite and once on PostgreSQL."""
+    """Give a fresh migrated database for the test, once on SQLite and once on PostgreSQL."""
     if request.param == "sqlite":
         return str(request.getfixturevalue("sqlite_url"))
     return str(request.getfixturevalue("make_postgres_url")())
@@ -94,7 +94,7 @@ def database_url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Database]:
-    """A connected database for the test, once on SQLite and once on PostgreSQL."""
+    """Give a connected database for the test, once on SQLite and once on PostgreSQL."""
     from shared.db import Database
 
     database = Database(database_url)
@@ -105,7 +105,7 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[str]:
-    """One Redis server for the run of this worker."""
+    """Run one Redis server for this worker."""
     from shared.testing import servers
 
     yield from _running(lambda: servers.redis_like_server(servers.redis_program()))
@@ -113,7 +113,7 @@ def redis_server() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def valkey_server() -> Iterator[str]:
-    """One Valkey server for the run of this worker."""
+    """Run one Valkey server for this worker."""
     from shared.testing import servers
 
     yield from _running(lambda: servers.redis_like_server(servers.valkey_program()))
@@ -121,13 +121,13 @@ def valkey_server() -> Iterator[str]:
 
 @pytest.fixture
 def redis_url(redis_server: str) -> str:
-    """An empty Redis for the test."""
+    """Give an empty Redis for the test."""
     return _emptied(redis_server)
 
 
 @pytest.fixture
 def valkey_url(valkey_server: str) -> str:
-    """An empty Valkey for the test."""
+    """Give an empty Valkey for the test."""
     return _emptied(valkey_server)
 
 

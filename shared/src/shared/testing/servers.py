@@ -20,7 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
-POSTGRES_PASSWORD = "50%off/p@ss:word"  # noqa: S105 - every test goes through a password that needs quoting
+POSTGRES_PASSWORD = "50%off/p@ss:word"  # every test goes through a password that needs quoting
 START_SECONDS_MAX = 60.0
 _POLL_SECONDS = 0.02
 _PR_SET_PDEATHSIG = 1
@@ -74,7 +74,7 @@ def postgres_server() -> Iterator[str]:
         secret.chmod(0o644)  # the folder is closed already
         become = _child_setup(identity)
         environment = {**os.environ, "LC_ALL": "C.UTF-8", "TZ": "UTC"}
-        initdb = [programs / "initdb", "-D", data, "-U", "postgres", "-A", "password", f"--pwfile={secret}"]
+        initdb: list[str | Path] = [programs / "initdb", "-D", data, "-U", "postgres", "-A", "password", f"--pwfile={secret}"]
         initdb += ["-E", "UTF8", "--no-sync", "--locale=C.UTF-8"]
         done = subprocess.run(initdb, preexec_fn=become, cwd="/", env=environment, capture_output=True, check=False)
         if done.returncode:
