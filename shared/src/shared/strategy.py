@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import IntEnum
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from msgspec.structs import replace
@@ -126,6 +127,8 @@ class BaseStrategy(ABC):
     Params: ClassVar[type[StrategyParams]] = StrategyParams
     name: str = ""
     params: StrategyParams = StrategyParams()
+    given_params: Mapping[str, Any] = MappingProxyType({})
+    symbol_params: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -150,6 +153,14 @@ class BaseStrategy(ABC):
         """Validate `params` over the defaults and reset; a mistake raises PluginError and changes nothing."""
         self.params = validate_params(self.Params, params, self.name)
         self.reset()
+
+    def for_symbol(self, symbol: str) -> Self:
+        """Return a fresh instance for `symbol`: the same parameters, or those configured for that symbol."""
+        fresh = type(self)()
+        given = self.symbol_params.get(symbol) or self.given_params or self.params.model_dump()
+        fresh.configure(dict(given))
+        fresh.given_params, fresh.symbol_params = given, self.symbol_params
+        return fresh
 
     def reset(self) -> None:  # noqa: B027 - a plug-in without state has nothing to forget
         """Forget every candle."""
@@ -289,6 +300,10 @@ class CompiledStrategy(BaseStrategy):
             return None
         side = OrderSide.BUY if action == BUY else OrderSide.SELL
         return self.signal(candle, side, self.describe(self._states[0], side))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy takes: all but the machine code, which it finds again."""
+        return {**self.__dict__, "_advance": None}
 
     @property
     def candle_count(self) -> int:
