@@ -31,8 +31,8 @@ class NotifierLimits:
     """How much, how fast and for how long."""
 
     queue_max: int = 1000
-    messages_per_second: float = 1.0
-    group_messages_per_minute: float = 20.0
+    message_gap_seconds: float = 1.0
+    group_messages_per_minute_max: int = 20
     attempts_max: int = 5
     base_delay_seconds: float = 1.0
     delay_seconds_max: float = 60.0
@@ -48,23 +48,21 @@ class _Message:
     parse_mode: str
 
 
-class TokenBucket:
-    """Lets `per_second` through on the average and at most `capacity` at once."""
+class Pace:
+    """Lets at most `count` through in any `seconds`."""
 
-    def __init__(self, capacity: float, per_second: float, *, clock: Clock) -> None:
-        self._capacity, self._per_second, self._clock = capacity, per_second, clock
-        self._tokens, self._filled_at = capacity, clock.monotonic()
+    def __init__(self, count: int, seconds: float, *, clock: Clock) -> None:
+        self._seconds, self._clock = seconds, clock
+        self._taken: deque[float] = deque(maxlen=count)
 
     async def take(self) -> None:
-        """Wait for one token and take it."""
-        while True:
-            now = self._clock.monotonic()
-            self._tokens = min(self._capacity, self._tokens + (now - self._filled_at) * self._per_second)
-            self._filled_at = now
-            if self._tokens >= 1 - 1e-9:
-                self._tokens -= 1
-                return
-            await self._clock.sleep((1 - self._tokens) / self._per_second)
+        """Wait for a place and take it."""
+        while len(self._taken) == self._taken.maxlen:
+            wait = self._taken[0] + self._seconds - self._clock.monotonic()
+            if wait <= 0:
+                break
+            await self._clock.sleep(wait)
+        self._taken.append(self._clock.monotonic())
 
 
 class TelegramNotifier:
@@ -102,10 +100,9 @@ class TelegramNotifier:
         self._worker: asyncio.Task[None] | None = None
         self._closing = False
         self.breaker = CircuitBreaker(self.limits.breaker_threshold, self.limits.breaker_seconds, clock=self._clock)
-        self._buckets = [TokenBucket(1, self.limits.messages_per_second, clock=self._clock)]
+        self._paces = [Pace(1, self.limits.message_gap_seconds, clock=self._clock)]
         if self._chat_id.startswith(("-", "@")):  # groups and channels
-            per_minute = self.limits.group_messages_per_minute
-            self._buckets.append(TokenBucket(per_minute, per_minute / 60, clock=self._clock))
+            self._paces.append(Pace(self.limits.group_messages_per_minute_max, 60.0, clock=self._clock))
         self._post_again = retry_with_backoff(
             self.limits.attempts_max,
             self.limits.base_delay_seconds,
@@ -240,8 +237,8 @@ class TelegramNotifier:
     async def _post_once(self, session: aiohttp.ClientSession, message: _Message) -> tuple[int, str]:
         while not self.breaker.allow_request():
             await self._clock.sleep(max(self.breaker.retry_in_seconds, 0.05))
-        for bucket in self._buckets:
-            await bucket.take()
+        for pace in self._paces:
+            await pace.take()
         body = {"chat_id": self._chat_id, "text": message.text, "disable_web_page_preview": True}
         if message.parse_mode:
             body["parse_mode"] = message.parse_mode

@@ -165,8 +165,12 @@ class _Splitter:
 
     def _add_atom(self, atom: str) -> None:
         tag = _TAG.fullmatch(atom) if self._markup else None
-        room_for_close = units(f"</{tag['name']}>") if tag is not None and not tag["close"] else 0
-        if not self._fits(atom + " " * room_for_close) and not (tag is not None and tag["close"]):
+        name = tag["name"].lower() if tag is not None else ""
+        opens = tag is not None and not tag["close"]
+        room = f"</{name}>" if opens else ""
+        # The end of the innermost open tag takes the room that was kept for it.
+        kept = tag is not None and not opens and bool(self._open) and self._open[-1][0] == name
+        if not kept and not self._fits(atom + room):
             self._flush()
         if tag is not None or self._fits(atom):
             self._put(atom)

@@ -77,8 +77,9 @@ async def _run(
     stopped = asyncio.create_task(stop.wait())
     await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
-    if not task.done():
+    if signals.received:
         log.info("stopping", signal=signals.received)
+    if not task.done():
         await asyncio.wait({task}, timeout=policy.stop_seconds_max)
     if not task.done():
         log.error("stop took too long and was forced", seconds_max=policy.stop_seconds_max)
