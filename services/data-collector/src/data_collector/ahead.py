@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
+from itertools import groupby
+from operator import attrgetter
 
 from sqlalchemy import func, select
 
 from data_collector.feeds.port import StreamKey
-from shared.broker_port import Broker
+from shared.broker import Broker
 from shared.clock import Clock
 from shared.db import Database
 from shared.errors import BrokerError
 from shared.events import WATERMARK_STREAM
-from shared.models import TIMEFRAME_DELTA, from_milliseconds, to_milliseconds
+from shared.models import TIMEFRAME_DELTA, Candle, from_milliseconds
 from shared.sa_models import CandleRow, CursorRow
 
 POLL_SECONDS = 0.05
-_BEGINNING_MS = -1
+_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class FeedAhead:
@@ -37,8 +39,8 @@ class FeedAhead:
         self._clock = clock
         self._cursors = tuple(f"{name}/watermark" for name in consumers)
         self._candles_max = candles_max
-        self._stored: deque[tuple[int, int]] = deque()  # (close time in ms, candles), oldest first
-        self._slowest_ms = _BEGINNING_MS
+        self._stored: deque[tuple[datetime, int]] = deque()  # (close time, candles), oldest first
+        self._slowest = _BEGINNING
         self._last_bell = "$"
         self.candles = 0
 
@@ -49,29 +51,27 @@ class FeedAhead:
         if not self._cursors or watermark is None:
             return
         await self._look()
-        handled = None if self._slowest_ms == _BEGINNING_MS else from_milliseconds(self._slowest_ms)
         async with self._database.read() as session:
             for stream in streams:
                 statement = (
                     select(func.count())
                     .select_from(CandleRow)
-                    .where(CandleRow.symbol == stream.symbol, CandleRow.timeframe == stream.timeframe)
+                    .where(
+                        CandleRow.symbol == stream.symbol,
+                        CandleRow.timeframe == stream.timeframe,
+                        CandleRow.open_time > self._slowest - TIMEFRAME_DELTA[stream.timeframe],
+                    )
                 )
-                if handled is not None:
-                    statement = statement.where(CandleRow.open_time > handled - TIMEFRAME_DELTA[stream.timeframe])
                 self.candles += (await session.execute(statement)).scalar_one()
-        self._stored.append((to_milliseconds(watermark), self.candles))
+        self._stored.append((watermark, self.candles))
 
-    def record(self, closes_ms: Sequence[int]) -> None:
-        """Note stored candles by their close times, in order."""
+    def record(self, candles: Sequence[Candle]) -> None:
+        """Note stored candles, in the order of their close times."""
         if not self._cursors:
             return
-        self.candles += len(closes_ms)
-        for close_ms in closes_ms:
-            if self._stored and self._stored[-1][0] == close_ms:
-                self._stored[-1] = (close_ms, self._stored[-1][1] + 1)
-            else:
-                self._stored.append((close_ms, 1))
+        self.candles += len(candles)
+        for close_time, group in groupby(candles, key=attrgetter("close_time")):
+            self._stored.append((close_time, len(list(group))))
 
     async def wait_for_room(self, candles: int, stop: asyncio.Event) -> bool:
         """Wait until `candles` more are allowed; False when `stop` came first.
@@ -92,9 +92,9 @@ class FeedAhead:
                 select(CursorRow.name, CursorRow.value).where(CursorRow.name.in_(self._cursors))
             )
             found = {row.name: row.value for row in rows}
-        slowest = min(int(found.get(name, _BEGINNING_MS)) for name in self._cursors)
-        moved = slowest > self._slowest_ms
-        self._slowest_ms = slowest
+        slowest = from_milliseconds(min(int(found.get(name, 0)) for name in self._cursors))
+        moved = slowest > self._slowest
+        self._slowest = slowest
         while self._stored and self._stored[0][0] <= slowest:
             self.candles -= self._stored.popleft()[1]
         return moved

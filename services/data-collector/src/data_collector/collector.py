@@ -56,6 +56,7 @@ class Collector:
         metrics: ServiceMetrics,
         log: BoundLogger,
     ) -> None:
+        self.on_stored: Callable[[datetime], None] = lambda _watermark: None
         self._feed = feed
         self._storage = storage
         self._database = database
@@ -100,7 +101,8 @@ class Collector:
                 return False
             if batch.watermark is not None:
                 self.watermark = batch.watermark
-                self._ahead.record([to_milliseconds(candle.close_time) for candle in store.candles])
+                self.on_stored(batch.watermark)
+                self._ahead.record(store.candles)
             await self._announce(written.new, batch.watermark, batch.opened)
         self._busy_since = None
         self._tell(store, written)

@@ -36,7 +36,9 @@ async def build_collector(
     config = CollectorConfig.from_settings(settings, consumers=consumers)
     feed = await asyncio.to_thread(choose_feed, config, clock)
     storage = CandleStorage(database, broker, clock=clock, quarantine_rows_max=config.quarantine_rows_max)
-    return Collector(feed, storage, database, broker, config, clock=clock, metrics=metrics, log=log)
+    return Collector(
+        feed, storage, database, broker, config, clock=clock, metrics=metrics, log=log, on_stored=on_stored
+    )
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:

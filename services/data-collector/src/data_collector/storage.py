@@ -16,7 +16,6 @@ from shared.clock import Clock, SystemClock, derived_id
 from shared.db import CandleWrite, Database
 from shared.events import (
     WATERMARK_STREAM,
-    CandleEvent,
     CandleOpened,
     Event,
     Watermark,
@@ -147,9 +146,9 @@ class CandleStorage:
             await session.execute(delete(QuarantineRow).where(QuarantineRow.id.in_(oldest)))
 
 
-def candle_event(candle: Candle, stream: str) -> CandleEvent:
+def candle_event(candle: Candle, stream: str) -> Event:
     """Return a candle's envelope; its id names stream and open time, so a repetition is seen as one."""
-    return CandleEvent(
+    return Event(
         data=candle,
         as_of=candle.open_time + TIMEFRAME_DELTA[candle.timeframe],
         id=f"{stream}:{to_milliseconds(candle.open_time)}",

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
-from structlog.typing import FilteringBoundLogger
+from structlog.stdlib import BoundLogger
 
 from order_executor.executor import OrderExecutor, Step
 from shared.broker import Broker, Message
@@ -36,9 +36,9 @@ class ExecutorLoop:
         broker: Broker,
         *,
         clock: Clock,
-        log: FilteringBoundLogger,
+        log: BoundLogger,
         metrics: ServiceMetrics,
-        on_commit: Callable[[Sequence[Effect], datetime], None] = lambda _effects, _as_of: None,
+        on_commit: Callable[[Sequence[Effect]], None] = lambda _effects: None,
     ) -> None:
         self.executor = executor
         self._database = database
@@ -80,6 +80,10 @@ class ExecutorLoop:
         if self.executor.config.orphans == "close" and self._reader.watermark is not None:
             await self.executor.close_orphans(self._reader.watermark)
 
+    def check(self) -> tuple[bool, str]:
+        """Return whether the loop is well, and how far it has come."""
+        return True, f"handled up to {self._reader.watermark}" if self._reader.watermark else "waiting for candles"
+
     async def step(self) -> bool:
         """Handle what is complete now, in one transaction; return whether there was anything."""
         candles, signals, watermark = await self._next()
@@ -90,7 +94,7 @@ class ExecutorLoop:
             effects = await self.executor.handle(steps, self._reader.cursors(candles, watermark), watermark)
         self._reader.advance(candles, watermark)
         self._metrics.event("signal", len(signals))
-        self._on_commit(effects, watermark)
+        self._on_commit(effects)
         await self._broker.publish(WATERMARK_STREAM, Event(data=Watermark(service=GROUP), as_of=watermark))
         return True
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import groupby
@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
-from structlog.typing import FilteringBoundLogger
+from structlog.stdlib import BoundLogger
 
 from portfolio_manager.config import PortfolioConfig
 from portfolio_manager.portfolio import PortfolioTotals, PortfolioTracker
@@ -47,9 +47,8 @@ class PortfolioLoop:
         *,
         notifier: TelegramNotifier | None,
         clock: Clock,
-        log: FilteringBoundLogger,
+        log: BoundLogger,
         metrics: ServiceMetrics,
-        on_commit: Callable[[datetime], None] = lambda _as_of: None,
     ) -> None:
         self.tracker = PortfolioTracker()
         self.verification: Verification | None = None
@@ -60,7 +59,6 @@ class PortfolioLoop:
         self._clock = clock
         self._log = log
         self._metrics = metrics
-        self._on_commit = on_commit
         self._reader = CandleReader(database, "portfolio", config.streams, config.batch_rows_max)
         self._schedule = SnapshotSchedule(config.snapshot_interval, None)
         self._day_value: Decimal | None = None
@@ -106,6 +104,10 @@ class PortfolioLoop:
         self._schedule = SnapshotSchedule(self._config.snapshot_interval, until)
         self._day_value = await self._value_at_midnight(until)
 
+    def check(self) -> tuple[bool, str]:
+        """Return whether the loop is well, and how far it has come."""
+        return True, f"handled up to {self._reader.watermark}" if self._reader.watermark else "waiting for candles"
+
     async def step(self) -> bool:
         """Handle what the executor has finished, in one transaction; return whether there was anything."""
         async with self._database.read() as session:
@@ -129,7 +131,6 @@ class PortfolioLoop:
             await self._database.write_cursors(session, self._reader.cursors(candles, horizon))
         self._reader.advance(candles, horizon)
         self._metrics.event("fill", len(fills))
-        self._on_commit(horizon)
         await self._broker.publish(WATERMARK_STREAM, Event(data=Watermark(service=GROUP), as_of=horizon))
         return True
 

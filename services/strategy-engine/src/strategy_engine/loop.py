@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-from structlog.typing import FilteringBoundLogger
+from structlog.stdlib import BoundLogger
 
 from shared.broker import Broker, Message
 from shared.candle_reader import CandleReader, last_open_times
@@ -40,7 +40,7 @@ class EngineLoop:
         config: StrategyConfig,
         *,
         clock: Clock,
-        log: FilteringBoundLogger,
+        log: BoundLogger,
         metrics: ServiceMetrics,
         on_commit: Callable[[], None] = lambda: None,
     ) -> None:
@@ -80,6 +80,10 @@ class EngineLoop:
         await self._reader.load()
         for note in await restore_runners(self._database, self._engine.runners, self._reader):
             self._log.info("engine.rebuilt", detail=note)
+
+    def check(self) -> tuple[bool, str]:
+        """Return whether the loop is well, and how far it has come."""
+        return True, f"handled up to {self._reader.watermark}" if self._reader.watermark else "waiting for candles"
 
     async def step(self) -> bool:
         """Handle what is complete now, in one transaction; return whether there was anything."""

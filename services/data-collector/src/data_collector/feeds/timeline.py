@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import numpy as np
@@ -105,7 +105,7 @@ class MergedWindow:
         ):
             moment = moments.get(open_ms)
             if moment is None:
-                moment = moments[open_ms] = from_milliseconds(open_ms)
+                moment = moments[open_ms] = datetime.fromtimestamp(open_ms // 1000, UTC)  # on the grid: whole seconds
             symbol, timeframe = streams[rank]
             built.append(
                 Candle(

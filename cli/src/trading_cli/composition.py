@@ -1,0 +1,172 @@
+"""The whole platform in one process: one database, one bus, one health port, four services."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+
+from data_collector.collector import Collector
+from data_collector.main import build_collector
+from order_executor.loop import ExecutorLoop
+from order_executor.main import build_executor
+from portfolio_manager.loop import PortfolioLoop
+from portfolio_manager.main import build_portfolio
+from shared.broker import RedisBroker
+from shared.clock import Clock, SystemClock
+from shared.config import Settings
+from shared.db import Database
+from shared.embedded_bus import EmbeddedBus
+from shared.events import ORDER_STREAM, SIGNAL_STREAM
+from shared.healthcheck import HealthCheckServer
+from shared.instances import RunPlan, plan_run
+from shared.metrics import ServiceMetrics
+from shared.outbox import OutboxLimits, OutboxRelay
+from shared.service import open_notifier, supervise
+from shared.standalone import ServiceParts
+from strategy_engine.loop import EngineLoop
+from strategy_engine.main import build_engine
+from trading_cli.latency import LatencyProbe
+from trading_cli.state_dir import database_url
+
+END_POLL_SECONDS = 0.02
+CONSUMERS = ("engine", "executor", "portfolio")
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """Everything that runs, for whoever watches it."""
+
+    settings: Settings
+    plan: RunPlan
+    database: Database
+    broker: RedisBroker
+    bus: EmbeddedBus | None
+    collector: Collector
+    engine: EngineLoop
+    executor: ExecutorLoop
+    portfolio: PortfolioLoop
+    relay: OutboxRelay
+    health: HealthCheckServer
+    latency: LatencyProbe
+    clock: Clock
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run every service until `stop`, or until a replay has been handled by all of them."""
+        log = structlog.stdlib.get_logger("up")
+        done = asyncio.Event()
+
+        async def collect() -> None:
+            await self.collector.run(stop)
+            if not stop.is_set():
+                await self._until_all_handled(stop)
+            done.set()
+            stop.set()
+
+        async def watch_bus() -> None:
+            assert self.bus is not None
+            watcher = asyncio.create_task(self.bus.supervise(lambda _code: self.relay.resend_all()))
+            ending = asyncio.create_task(stop.wait())
+            await asyncio.wait({watcher, ending}, return_when=asyncio.FIRST_COMPLETED)
+            ending.cancel()
+            if watcher.done():
+                watcher.result()
+            watcher.cancel()
+
+        tasks = {
+            "data-collector": collect,
+            "strategy-engine": lambda: self.engine.run(stop),
+            "order-executor": lambda: self.executor.run(stop),
+            "portfolio-manager": lambda: self.portfolio.run(stop),
+            "outbox": lambda: self.relay.run(stop),
+        }
+        if self.bus is not None:
+            tasks["bus"] = watch_bus
+        await supervise(tasks, stop, log)
+
+    async def _until_all_handled(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            cursors = await self.database.read_cursors()
+            end = int(cursors.get("collector/end", cursors.get("collector/watermark", 0)))
+            if all(int(cursors.get(f"{name}/watermark", -1)) >= end for name in CONSUMERS):
+                return
+            await self.clock.sleep(END_POLL_SECONDS)
+
+
+@asynccontextmanager
+async def open_platform(settings: Settings, *, redis_url: str = "", db_url: str = "") -> AsyncIterator[Platform]:
+    """Open database, bus and services for the state directory, which the caller holds."""
+    clock = SystemClock()
+    plan = plan_run(settings)
+    metrics = ServiceMetrics("up", clock=clock)
+    async with AsyncExitStack() as stack:
+        database = Database(db_url or database_url(settings.state), durable=not settings.dry_run, clock=clock)
+        stack.push_async_callback(database.close)
+        await database.init_tables()
+        await database.stamp_mode(settings.trading_mode, settings.quote_asset)
+        bus = None if redis_url else await stack.enter_async_context(EmbeddedBus(settings.state, clock=clock))
+        broker = RedisBroker(
+            redis_url or (bus.url if bus else ""),
+            stream_length_max=settings.stream_length_max,
+            dead_letters_max=settings.dead_letters_max,
+            clock=clock,
+        )
+        stack.push_async_callback(broker.close)
+        notifier = await stack.enter_async_context(open_notifier(settings, "up", metrics))
+        health = HealthCheckServer(
+            "up",
+            settings.health_port,
+            host=settings.health_host,
+            check_seconds_max=settings.health_check_seconds_max,
+            clock=clock,
+        )
+
+        def parts(service: str) -> ServiceParts:
+            log = structlog.stdlib.get_logger(service)
+            own = ServiceMetrics(service, clock=clock)
+            own.up(True)
+            return ServiceParts(database, broker, notifier, health, own, clock, log)
+
+        limits = OutboxLimits(outbox_rows_max=settings.outbox_rows_max)
+        relay = OutboxRelay(database, broker, topics=[SIGNAL_STREAM, ORDER_STREAM], limits=limits, clock=clock)
+        latency = LatencyProbe(clock)
+        collecting = parts("data-collector")
+        collector = await build_collector(
+            settings,
+            database,
+            broker,
+            clock=clock,
+            metrics=collecting.metrics,
+            log=collecting.log,
+        )
+        collector.on_stored = latency.announced
+        platform = Platform(
+            settings=settings,
+            plan=plan,
+            database=database,
+            broker=broker,
+            bus=bus,
+            collector=collector,
+            engine=build_engine(settings, plan, parts("strategy-engine"), relay),
+            executor=build_executor(settings, plan, parts("order-executor"), relay, on_effects=latency.committed),
+            portfolio=build_portfolio(settings, parts("portfolio-manager")),
+            relay=relay,
+            health=health,
+            latency=latency,
+            clock=clock,
+        )
+        for name, check in (
+            ("database", database.ping),
+            ("bus", broker.ping),
+            ("data-collector", platform.collector.check),
+            ("strategy-engine", platform.engine.check),
+            ("order-executor", platform.executor.check),
+            ("portfolio-manager", platform.portfolio.check),
+        ):
+            health.register_check(name, check)
+        await health.start()
+        stack.push_async_callback(health.stop)
+        yield platform

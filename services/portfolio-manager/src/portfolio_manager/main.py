@@ -1,0 +1,40 @@
+"""Wiring of the portfolio manager: `portfolio-manager`, `trading run portfolio-manager`, and a part of `trading up`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from portfolio_manager.config import PortfolioConfig
+from portfolio_manager.loop import PortfolioLoop
+from shared.config import Settings
+from shared.service import run_service, supervise
+from shared.standalone import ServiceParts, open_parts
+
+SERVICE = "portfolio-manager"
+
+
+def build_portfolio(settings: Settings, parts: ServiceParts) -> PortfolioLoop:
+    """Return the portfolio's loop."""
+    return PortfolioLoop(
+        parts.database,
+        parts.broker,
+        PortfolioConfig.from_settings(settings),
+        notifier=parts.notifier,
+        clock=parts.clock,
+        log=parts.log,
+        metrics=parts.metrics,
+    )
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Run the portfolio manager until `stop`."""
+    async with open_parts(settings, SERVICE) as parts:
+        loop = build_portfolio(settings, parts)
+        parts.health.register_check("portfolio", loop.check)
+        await supervise({SERVICE: lambda: loop.run(stop)}, stop, parts.log)
+
+
+def main() -> None:
+    """Run the service until SIGTERM; the exit code says how it ended."""
+    sys.exit(run_service(SERVICE, serve))

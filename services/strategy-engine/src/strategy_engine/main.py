@@ -1,0 +1,57 @@
+"""Wiring of the strategy engine: `strategy-engine`, `trading run strategy-engine`, and a part of `trading up`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+
+from shared.config import Settings
+from shared.events import SIGNAL_STREAM
+from shared.instances import RunPlan, plan_run
+from shared.outbox import OutboxLimits, OutboxRelay
+from shared.service import run_service, supervise
+from shared.standalone import ServiceParts, open_parts
+from strategy_engine.config import StrategyConfig
+from strategy_engine.engine import StrategyEngine
+from strategy_engine.loop import EngineLoop
+
+SERVICE = "strategy-engine"
+
+
+def build_engine(settings: Settings, plan: RunPlan, parts: ServiceParts, relay: OutboxRelay) -> EngineLoop:
+    """Return the engine's loop over the planned instances."""
+    runners = [each.runner(settings.trading_mode) for each in plan.instances]
+    return EngineLoop(
+        StrategyEngine(parts.broker, runners=runners),
+        parts.database,
+        parts.broker,
+        StrategyConfig.from_settings(settings),
+        clock=parts.clock,
+        log=parts.log,
+        metrics=parts.metrics,
+        on_commit=relay.kick,
+    )
+
+
+def build_relay(settings: Settings, parts: ServiceParts, topics: Sequence[str]) -> OutboxRelay:
+    """Return the relay of what this service has to say."""
+    limits = OutboxLimits(outbox_rows_max=settings.outbox_rows_max)
+    return OutboxRelay(parts.database, parts.broker, topics=topics, limits=limits, clock=parts.clock)
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Run the engine until `stop`."""
+    plan = plan_run(settings)
+    async with open_parts(settings, SERVICE) as parts:
+        for note in plan.notes:
+            parts.log.info("plan.note", detail=note)
+        relay = build_relay(settings, parts, [SIGNAL_STREAM])
+        loop = build_engine(settings, plan, parts, relay)
+        parts.health.register_check("engine", loop.check)
+        await supervise({SERVICE: lambda: loop.run(stop), "relay": lambda: relay.run(stop)}, stop, parts.log)
+
+
+def main() -> None:
+    """Run the service until SIGTERM; the exit code says how it ended."""
+    sys.exit(run_service(SERVICE, serve))
