@@ -9,11 +9,12 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
 from importlib.metadata import version
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -23,6 +24,7 @@ from backtester.ratios import EquityMarks, sorted_marks
 from backtester.result import BacktestResult, to_record
 from backtester.simulator import SimulatedTrade
 from shared.domain.performance import daily_equity
+from shared.domain.rounding import MONEY_CONTEXT
 from shared.domain.trade_records import TradePair, TradeRecord
 
 SCHEMA = "backtest/1"
@@ -87,6 +89,9 @@ def export_json(result: BacktestResult) -> str:
 
 def to_plain(value: Any) -> Any:
     """Return `value` as what JSON knows; not finite numbers become null, anything unknown its text."""
+    write = _SCALARS.get(type(value))
+    if write is not None:
+        return write(value)
     if isinstance(value, msgspec.Struct):
         return {name: to_plain(getattr(value, name)) for name in value.__struct_fields__}
     if isinstance(value, Mapping):
@@ -95,23 +100,7 @@ def to_plain(value: Any) -> Any:
         return [to_plain(item) for item in value]
     if isinstance(value, Enum):
         return to_plain(value.value)
-    return _plain_scalar(value)
-
-
-def _plain_scalar(value: Any) -> Any:
-    match value:
-        case None | bool() | int() | str():
-            return value
-        case Decimal():
-            return _trimmed(value) if value.is_finite() else None
-        case float() | np.floating():
-            return float(value) if math.isfinite(value) else None
-        case timedelta():
-            return value.total_seconds()
-        case datetime() | date():
-            return _iso(value)
-        case _:
-            return int(value) if isinstance(value, np.integer) else str(value)
+    return to_plain(value.item()) if isinstance(value, np.generic) else str(value)
 
 
 def _trade(trade: TradeRecord | SimulatedTrade) -> dict[str, Any]:
@@ -143,13 +132,14 @@ def _equity_daily(equity: EquityMarks | None, initial_balance: float) -> dict[st
 
 def _trimmed(value: Decimal) -> Decimal:
     """Return the same number without the zeros that 18 kept decimals leave at its end, never in powers of ten."""
-    text = format(value, "f")
-    return Decimal(text.rstrip("0").rstrip(".") or "0") if "." in text else Decimal(text)
+    short = value.normalize(MONEY_CONTEXT)
+    return Decimal(format(short, "f")) if "E" in str(short) else short
 
 
 def _iso(moment: datetime | date) -> str:
     if isinstance(moment, datetime):
-        return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+        return utc.isoformat().replace("+00:00", "Z")
     return moment.isoformat()
 
 
@@ -168,3 +158,30 @@ def _cell(value: Any) -> str:
 def _safe_text(text: str) -> str:
     """Return text that no spreadsheet takes for a formula: one that begins like one gets an apostrophe."""
     return f"'{text}" if text[:1] in ("=", "@", "\t", "\r") else text
+
+
+def _decimal_number(value: Decimal) -> Decimal | None:
+    return _trimmed(value) if value.is_finite() else None
+
+
+def _float_number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _as_is(value: Any) -> Any:
+    return value
+
+
+_SCALARS: Mapping[type, Callable[[Any], Any]] = MappingProxyType(
+    {
+        Decimal: _decimal_number,
+        float: _float_number,
+        int: _as_is,
+        str: _as_is,
+        bool: _as_is,
+        type(None): _as_is,
+        datetime: _iso,
+        date: _iso,
+        timedelta: timedelta.total_seconds,
+    }
+)
