@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from data_collector.collector import Collector
+from data_collector.collector import Collector, CollectorPorts
 from data_collector.main import build_collector
 from order_executor.loop import ExecutorLoop
 from order_executor.main import build_executor
@@ -134,15 +134,8 @@ async def open_platform(settings: Settings, *, redis_url: str = "", db_url: str 
         relay = OutboxRelay(database, broker, topics=[SIGNAL_STREAM, ORDER_STREAM], limits=limits, clock=clock)
         latency = LatencyProbe(clock)
         collecting = parts("data-collector")
-        collector = await build_collector(
-            settings,
-            database,
-            broker,
-            clock=clock,
-            metrics=collecting.metrics,
-            log=collecting.log,
-        )
-        collector.on_stored = latency.announced
+        ports = CollectorPorts(database, broker, clock, collecting.metrics, collecting.log, latency.announced)
+        collector = await build_collector(settings, ports)
         platform = Platform(
             settings=settings,
             plan=plan,

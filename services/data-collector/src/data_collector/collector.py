@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -36,6 +37,18 @@ CLOCK_SKEW = timedelta(seconds=2)  # how far our clock may lag behind the venue'
 LIVE_JUMP_FACTOR_MAX = Decimal("1.5")
 
 
+@dataclass(frozen=True, slots=True)
+class CollectorPorts:
+    """What a collector works with: the tables, the bus, the clock and where it reports."""
+
+    database: Database
+    broker: Broker
+    clock: Clock
+    metrics: ServiceMetrics
+    log: BoundLogger
+    on_stored: Callable[[datetime], None] = lambda _watermark: None
+
+
 class Collector:
     """Runs one feed into the database and onto the bus until it ends or `stop` is set.
 
@@ -44,27 +57,19 @@ class Collector:
     first; its cursors are `collector/candles/{symbol}/{timeframe}` alone.
     """
 
-    def __init__(
-        self,
-        feed: Feed,
-        storage: CandleStorage,
-        database: Database,
-        broker: Broker,
-        config: CollectorConfig,
-        *,
-        clock: Clock,
-        metrics: ServiceMetrics,
-        log: BoundLogger,
-    ) -> None:
-        self.on_stored: Callable[[datetime], None] = lambda _watermark: None
+    def __init__(self, feed: Feed, storage: CandleStorage, config: CollectorConfig, ports: CollectorPorts) -> None:
         self._feed = feed
         self._storage = storage
-        self._database = database
-        self._ahead = FeedAhead(database, broker, clock, consumers=config.consumers, candles_max=config.feed_ahead_max)
         self._config = config
-        self._clock = clock
-        self._metrics = metrics
-        self._log = log
+        self._database, self._clock, self._metrics, self._log = ports.database, ports.clock, ports.metrics, ports.log
+        self._on_stored = ports.on_stored
+        self._ahead = FeedAhead(
+            ports.database,
+            ports.broker,
+            ports.clock,
+            consumers=config.consumers,
+            candles_max=config.feed_ahead_max,
+        )
         factor = UNIT_FACTOR_MAX if feed.deterministic else LIVE_JUMP_FACTOR_MAX
         self._rules = ValidationRules(frozenset(feed.streams()), factor)
         self._validator = CandleValidator(self._rules)
@@ -101,6 +106,7 @@ class Collector:
                 return False
             if batch.watermark is not None:
                 self.watermark = batch.watermark
+                self._on_stored(batch.watermark)
                 self.on_stored(batch.watermark)
                 self._ahead.record(store.candles)
             await self._announce(written.new, batch.watermark, batch.opened)

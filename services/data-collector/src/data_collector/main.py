@@ -9,11 +9,11 @@ from contextlib import AsyncExitStack
 import structlog
 from structlog.stdlib import BoundLogger
 
-from data_collector.collector import Collector
+from data_collector.collector import Collector, CollectorPorts
 from data_collector.config import CONSUMERS, CollectorConfig
 from data_collector.feeds.choose import choose_feed
 from data_collector.storage import SERVICE, CandleStorage
-from shared.broker import Broker, RedisBroker
+from shared.broker import RedisBroker
 from shared.clock import Clock, SystemClock
 from shared.config import Settings
 from shared.db import Database
@@ -23,22 +23,15 @@ from shared.service import open_notifier, run_service, running_metrics, supervis
 
 
 async def build_collector(
-    settings: Settings,
-    database: Database,
-    broker: Broker,
-    *,
-    clock: Clock,
-    metrics: ServiceMetrics,
-    log: BoundLogger,
-    consumers: tuple[str, ...] = CONSUMERS,
+    settings: Settings, ports: CollectorPorts, *, consumers: tuple[str, ...] = CONSUMERS
 ) -> Collector:
     """Return a collector of the feed that the settings name; a replay's files are read here, off the loop."""
     config = CollectorConfig.from_settings(settings, consumers=consumers)
-    feed = await asyncio.to_thread(choose_feed, config, clock)
-    storage = CandleStorage(database, broker, clock=clock, quarantine_rows_max=config.quarantine_rows_max)
-    return Collector(
-        feed, storage, database, broker, config, clock=clock, metrics=metrics, log=log, on_stored=on_stored
+    feed = await asyncio.to_thread(choose_feed, config, ports.clock)
+    storage = CandleStorage(
+        ports.database, ports.broker, clock=ports.clock, quarantine_rows_max=config.quarantine_rows_max
     )
+    return Collector(feed, storage, config, ports)
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
@@ -59,7 +52,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         )
         stack.push_async_callback(broker.close)
         await stack.enter_async_context(open_notifier(settings, SERVICE, metrics))
-        collector = await build_collector(settings, database, broker, clock=clock, metrics=metrics, log=log)
+        collector = await build_collector(settings, CollectorPorts(database, broker, clock, metrics, log))
         health = HealthCheckServer(
             SERVICE,
             settings.health_port_of(SERVICE),
