@@ -72,7 +72,9 @@ def test_rolling_statistics_stay_within_a_trillionth_of_the_exact_window(period:
     np.testing.assert_allclose(deviations[period - 1 :], exact, rtol=1e-12, atol=0)
 
 
-@given(moves=st.lists(st.sampled_from([0, 0, 1, -1, 10**6, 5 * 10**7]), min_size=3, max_size=60), period=st.integers(2, 9))
+@given(
+    moves=st.lists(st.sampled_from([0, 0, 1, -1, 10**6, 5 * 10**7]), min_size=3, max_size=60), period=st.integers(2, 9)
+)
 @settings(max_examples=150, deadline=None)
 def test_a_calm_window_after_a_storm_is_as_exact_as_any(moves: list[int], period: int) -> None:
     cents = [6_500_000 + move for move in moves]

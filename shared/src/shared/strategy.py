@@ -262,13 +262,15 @@ class CompiledStrategy(BaseStrategy):
 
     def configure(self, params: Mapping[str, Any] | StrategyParams | None) -> None:
         """Validate `params` over the defaults, lay out the records and reset."""
+        before = self.params
         self.params = validate_params(self.Params, params, self.name)
-        values = {**params_numbers(self.params), **self.derived_params()}
+        values = {"spare": 0, **params_numbers(self.params), **self.derived_params()}  # a record is never empty
         try:
-            self._first = _record({"candle_count": 0, **self.state_fields()})
-            self._values = _record({"spare": 0, **values})
+            first, numbers = _record({"candle_count": 0, **self.state_fields()}), _record(values)
         except (ValueError, MemoryError, OverflowError) as error:
+            self.params = before
             raise PluginError(f"{self.name}: these parameters need more memory than there is; lower them") from error
+        self._first, self._values = first, numbers
         self._advance: Callable[..., int] | None = None
         self._fingerprint: bytes | None = None
         self.reset()
