@@ -107,7 +107,6 @@ class Collector:
             if batch.watermark is not None:
                 self.watermark = batch.watermark
                 self._on_stored(batch.watermark)
-                self.on_stored(batch.watermark)
                 self._ahead.record(store.candles)
             await self._announce(written.new, batch.watermark, batch.opened)
         self._busy_since = None
