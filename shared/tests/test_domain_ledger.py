@@ -5,7 +5,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shared.domain.book import BookRules
@@ -32,6 +32,7 @@ OWNERS = [ALPHA, BETA, InstanceKey("alpha", ETH, "1m"), BNB_USDT]
 STEPS = st.lists(
     st.tuples(st.sampled_from(OWNERS), st.booleans(), QUANTITIES, PRICES, st.integers(0, 100)), min_size=1, max_size=25
 )
+calm = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 Step = tuple[InstanceKey, bool, Decimal, Decimal, int]
 
 
@@ -62,7 +63,7 @@ def assert_conserved(venue: PaperVenue, fills: Sequence[Fill]) -> None:
     assert sum(map(Fraction, (account.cash for account in one.accounts.values()))) == Fraction(one.cash)
 
 
-@settings(deadline=None, max_examples=200)
+@calm
 @given(STEPS, st.sampled_from(FeeAsset), RATES)
 def test_any_sequence_of_fills_conserves_cash_and_inventory_to_the_last_digit(
     steps: list[Step], asset: FeeAsset, rate: Decimal
@@ -76,7 +77,7 @@ def test_any_sequence_of_fills_conserves_cash_and_inventory_to_the_last_digit(
         assert account.holding.quantity >= 0
 
 
-@settings(deadline=None, max_examples=200)
+@calm
 @given(STEPS, st.sampled_from(FeeAsset), RATES)
 def test_equity_is_what_was_paid_in_plus_realised_plus_unrealised(
     steps: list[Step], asset: FeeAsset, rate: Decimal

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from shared.domain.book import BookRules
 from shared.domain.effects import Closed, Filled, Placed
-from shared.domain.fees import FeeSchedule
+from shared.domain.fees import FeeAsset, FeeSchedule
 from shared.domain.matching import fill_price, is_late, match_exits, signal_age_max, stop_price, trailing_price
 from shared.domain.paper import PaperVenue
 from shared.domain.rounding import Instrument
@@ -232,6 +232,18 @@ def test_a_new_position_trails_its_own_entry_not_the_last_ones_high() -> None:
     play(venue, [candle(4, 105), candle(5, 105, 100, low=100)], [signal("BUY", 4, 105)])
     assert venue.book.accounts[ALPHA].high_water_price == 105
     assert venue.book.accounts[ALPHA].trailing_stop == D("94.5")
+
+
+def test_dust_of_the_last_position_does_not_lend_its_high_to_the_next() -> None:
+    rules = BookRules(fees=FeeSchedule(asset=FeeAsset.RECEIVED), slippage_bps=D(0))
+    coarse = Instrument(symbol=BTC, step_size=D("0.01"), notional_min=D(5))
+    venue = PaperVenue(book({ALPHA: instance_rules(trailing_pct=D(10), instrument=coarse)}, rules=rules))
+    play(venue, [candle(0), candle(1, 100, 100, high=200)], [signal("BUY", 0)])
+    play(venue, [candle(2, 170, 100, high=300)])  # sold at the open: 170 is below 180
+    assert venue.book.held(BTC) == D("0.009")
+    play(venue, [candle(3), candle(4)], [signal("BUY", 3)])
+    account = venue.book.accounts[ALPHA]
+    assert (account.high_water_price, account.trailing_stop) == (100, 90)
 
 
 def test_the_stop_follows_the_average_when_an_entry_is_added() -> None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shared.domain.book import Book, BookRules, InstanceRules
@@ -46,6 +46,11 @@ LIMITS = Limits(
     notional_per_hour_max=D(2500),
 )
 FIRST = 1430  # ten minutes before midnight: a day turns within every run
+
+
+def calm(examples: int) -> settings:
+    """Return settings that ask nothing of the machine's speed."""
+    return settings(deadline=None, max_examples=examples, suppress_health_check=[HealthCheck.too_slow])
 
 
 class Market(NamedTuple):
@@ -94,11 +99,14 @@ def markets(draw: st.DrawFn, owners: Sequence[InstanceKey] = tuple(INSTANCES)) -
     return Market(candles, signals)
 
 
+def costs(fee: FeeAsset = FeeAsset.BNB, limits: Limits | None = None) -> BookRules:
+    return msgspec.structs.replace(COSTS, fees=FeeSchedule(asset=fee), limits=limits)
+
+
 def venue_of(
-    owners: Sequence[InstanceKey] = tuple(INSTANCES), limits: Limits | None = None, cash: int = 1000
+    owners: Sequence[InstanceKey] = tuple(INSTANCES), rules: BookRules | None = None, cash: int = 1000
 ) -> PaperVenue:
-    rules = msgspec.structs.replace(COSTS, limits=limits)
-    return PaperVenue(book({key: INSTANCES[key] for key in owners}, rules=rules, cash=cash))
+    return PaperVenue(book({key: INSTANCES[key] for key in owners}, rules=rules or costs(), cash=cash))
 
 
 def summary(one: Book) -> dict[InstanceKey, tuple[object, ...]]:
@@ -116,7 +124,9 @@ def owner(effect: Effect) -> InstanceKey | None:
 
 def bare(fill: Fill) -> Fill:
     """Return the fill without its place among other instances' and without the BNB it was paid in."""
-    return msgspec.structs.replace(fill, sequence=0, fee=fill.fee_quote, fee_asset="USDT")
+    if fill.fee_asset == "BNB":
+        fill = msgspec.structs.replace(fill, fee=fill.fee_quote, fee_asset="USDT")
+    return msgspec.structs.replace(fill, sequence=0)
 
 
 def stripped(effect: Effect) -> Effect:
@@ -218,22 +228,22 @@ def test_a_days_loss_refuses_buys_until_midnight_and_never_a_sell() -> None:
 # --- laws
 
 
-@settings(deadline=None, max_examples=60)
+@calm(60)
 @given(markets(), st.booleans())
 def test_the_same_run_twice_is_the_same_in_every_id_and_digit(market: Market, limited: bool) -> None:
-    runs = [venue_of(limits=LIMITS if limited else None) for _ in range(2)]
+    runs = [venue_of(rules=costs(limits=LIMITS if limited else None)) for _ in range(2)]
     first, second = (play(venue, *market) for venue in runs)
     assert first == second
     assert summary(runs[0].book) == summary(runs[1].book)
 
 
-@settings(deadline=None, max_examples=80)
-@given(markets())
-def test_together_each_instance_does_exactly_what_it_does_alone(market: Market) -> None:
-    together = venue_of()
+@calm(80)
+@given(markets(), st.sampled_from(FeeAsset))
+def test_together_each_instance_does_exactly_what_it_does_alone(market: Market, fee: FeeAsset) -> None:
+    together = venue_of(rules=costs(fee))
     effects = play(together, *market)
     for key in INSTANCES:
-        alone = venue_of([key])
+        alone = venue_of([key], costs(fee))
         candles = [one for one in market.candles if (one.symbol, one.timeframe) == (key.symbol, key.timeframe)]
         own = play(alone, candles, [one for one in market.signals if one.instance == key])
         assert [stripped(effect) for effect in effects if owner(effect) == key] == [stripped(effect) for effect in own]
@@ -255,7 +265,7 @@ def play_live(venue: PaperVenue, market: Market) -> list[Effect]:
     return effects
 
 
-@settings(deadline=None, max_examples=60)
+@calm(60)
 @given(markets(), st.booleans())
 def test_an_open_heard_early_fills_as_the_closed_candle_does(market: Market, limited: bool) -> None:
     if limited:  # account limits look at all instances at one time, so candles of one length only
@@ -266,7 +276,7 @@ def test_an_open_heard_early_fills_as_the_closed_candle_does(market: Market, lim
         )
     else:
         owners = list(INSTANCES)
-    closed, live = (venue_of(owners, LIMITS if limited else None) for _ in range(2))
+    closed, live = (venue_of(owners, costs(limits=LIMITS if limited else None)) for _ in range(2))
     by_close = [effect.fill for effect in play(closed, *market) if isinstance(effect, Filled)]
     by_open = [effect.fill for effect in play_live(live, market) if isinstance(effect, Filled)]
     for fills in (by_close, by_open):
@@ -277,7 +287,7 @@ def test_an_open_heard_early_fills_as_the_closed_candle_does(market: Market, lim
     assert closed.book.cash == live.book.cash
 
 
-@settings(deadline=None, max_examples=60)
+@calm(60)
 @given(markets())
 def test_no_instance_ever_spends_or_sells_what_it_does_not_have(market: Market) -> None:
     venue = venue_of(cash=300)
@@ -323,20 +333,18 @@ def record_of(venue: PaperVenue, effects: Sequence[Effect]) -> BookRecord:
     )
 
 
-@settings(deadline=None, max_examples=120)
-@given(markets(), st.booleans(), st.integers(0, 25))
+@calm(120)
+@given(markets(), st.booleans(), st.integers(0, 25), st.sampled_from(FeeAsset))
 def test_a_run_cut_at_any_close_time_goes_on_as_if_it_had_never_stopped(
-    market: Market, limited: bool, minutes: int
+    market: Market, limited: bool, minutes: int, fee: FeeAsset
 ) -> None:
-    limits = LIMITS if limited else None
+    rules = costs(fee, LIMITS if limited else None)
     cut = START + (FIRST + minutes) * MINUTE
     before = [one for one in market.candles if one.close_time <= cut]
     after = [one for one in market.candles if one.close_time > cut]
-    whole = venue_of(limits=limits)
-    first, rest = play(whole, before, market.signals), None
-    record = record_of(whole, first)
+    whole = venue_of(rules=rules)
+    record = record_of(whole, play(whole, before, market.signals))
     rest = play(whole, after, market.signals)
-    rules = msgspec.structs.replace(COSTS, limits=limits)
     again = PaperVenue(restore_book(rules, record))
     assert play(again, after, market.signals) == rest
     assert summary(again.book) == summary(whole.book)
@@ -368,7 +376,7 @@ def test_a_restored_book_remembers_the_orders_of_the_last_hour_that_ended_alread
 
 
 def test_a_restored_kill_switch_and_drawdown_still_hold() -> None:
-    venue = venue_of(limits=LIMITS)
+    venue = venue_of(rules=costs(limits=LIMITS))
     drawn = msgspec.structs.replace(venue.book.figures, state=ControlState.REDUCE_ONLY, state_reason="drawdown")
     record = msgspec.structs.replace(record_of(venue, []), figures=drawn)
     again = PaperVenue(restore_book(COSTS, record))

@@ -258,14 +258,14 @@ class Book:
         if not (status is order.status is OrderStatus.PARTIAL):
             status = move(order.status, status)  # before anything changes: an ended order takes no fill
         base_change, cash_change = fill_effect(fill)
-        was_flat = account.holding.quantity == 0
+        was_flat = not account.holding.entries  # dust of an ended entry is no position
         account.holding = apply_fill(account.holding, fill, account.rules.instrument)
         account.cash = plus(account.cash, cash_change)
         self.cash = plus(self.cash, cash_change)
         self._add_held(fill.symbol, base_change)
         if fill.side is OrderSide.BUY:
             account.high_water_price = fill.price if was_flat else max(account.high_water_price, fill.price)
-        elif account.holding.quantity == 0:
+        elif not account.holding.entries:
             account.high_water_price = ZERO
         paid = times(order.filled_quantity, order.avg_fill_price or ZERO)
         after = msgspec.structs.replace(

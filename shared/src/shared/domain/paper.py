@@ -129,7 +129,7 @@ class PaperVenue:
                 self._execute(order, hit.price, candle.open_time if hit.at_open else as_of, as_of, effects)
                 self.book.start_cooldown(account, candle.open_time)
                 return
-        if account.rules.trailing_pct > 0 and candle.high > account.high_water_price:
+        if account.rules.trailing_pct > 0 and account.holding.entries and candle.high > account.high_water_price:
             account.high_water_price = candle.high
             self.book.touched.add(account.key)
 

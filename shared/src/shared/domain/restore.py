@@ -76,8 +76,8 @@ def restore_book(rules: BookRules, record: BookRecord) -> Book:
     _fold(book, record.fills)
     for key, instance in record.instances.items():
         account = book.accounts[key]
-        if account.holding.quantity:
-            account.high_water_price = max(account.holding.avg_entry_price, instance.high_water_price)
+        if account.holding.entries:
+            account.high_water_price = instance.high_water_price or account.holding.avg_entry_price
     orders = list(record.orders)
     for order in orders:
         if order.status in WORKING_STATUSES:
