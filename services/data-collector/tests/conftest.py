@@ -9,7 +9,7 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
-from data_collector.collector import Collector
+from data_collector.collector import Collector, CollectorPorts
 from data_collector.config import CollectorConfig
 from data_collector.feeds.port import Feed
 from data_collector.storage import CandleStorage
@@ -33,16 +33,11 @@ def registry() -> CollectorRegistry:
 def collector_of(database: Database, bus: MemoryBroker, registry: CollectorRegistry) -> Callable[..., Collector]:
     def build(feed: Feed, *, clock: Clock | None = None, **config: object) -> Collector:
         clock = clock or SystemClock()
-        return Collector(
-            feed,
-            CandleStorage(database, bus, clock=clock),
-            database,
-            bus,
-            CollectorConfig(**{"consumers": (), **config}),
-            clock=clock,
-            metrics=ServiceMetrics("data-collector", registry),
-            log=structlog.get_logger("test"),
+        ports = CollectorPorts(
+            database, bus, clock, ServiceMetrics("data-collector", registry), structlog.stdlib.get_logger("test")
         )
+        storage = CandleStorage(database, bus, clock=clock)
+        return Collector(feed, storage, CollectorConfig(**{"consumers": (), **config}), ports)
 
     return build
 
