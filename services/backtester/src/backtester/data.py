@@ -90,10 +90,13 @@ async def _load_from_url(
     database_url: str, symbol: str, timeframe: str, start: datetime | None, end: datetime | None
 ) -> CandleData:
     from shared.db import Database  # loads SQLAlchemy, only where used
+    from shared.db_url import parse_database_url
 
+    target = parse_database_url(database_url)
+    if target.path is not None and not target.path.is_file():
+        raise ConfigError(f"data: db: {target.path} does not exist; give --state, --database-url or a file of candles")
     database = Database(database_url)
     try:
-        await database.connect()
         return await read_database_candles(database, symbol, timeframe, start, end)
     finally:
         await database.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
 from itertools import groupby
@@ -27,6 +27,8 @@ from shared.domain.trade_records import TradeRecord
 from shared.errors import ConfigError
 from shared.models import TIMEFRAME_DELTA, Candle, Fill, InstanceKey, OrderSide, OrderStatus, Signal, to_decimal
 from shared.strategy_runner import InstanceStamp, StrategyRunner
+
+PROGRESS_CANDLES = 5_000
 
 
 class StrategyProtocol(Protocol):
@@ -64,13 +66,21 @@ class BacktestEngine:
         self._options = options or BacktestOptions()
         self._clock = clock or SystemClock()
 
-    def run(self, candles: Iterable[Candle], history: Iterable[Candle] = ()) -> BacktestResult:
-        """Return the outcome over `candles`; `history` lies before them and is only fed, nothing of it trades."""
+    def run(
+        self,
+        candles: Iterable[Candle],
+        history: Iterable[Candle] = (),
+        on_progress: Callable[[int], None] | None = None,
+    ) -> BacktestResult:
+        """Return the outcome over `candles`; `history` lies before them and is only fed, nothing of it trades.
+
+        `on_progress` is told now and then how many candles are done.
+        """
         listed = candles if isinstance(candles, Sequence) else list(candles)
         started = self._clock.monotonic()
         run = _Run(self._strategy, self._balance, self._options, listed)
         run.feed_history(history)
-        run.play()
+        run.play(listed if on_progress is None else _reported(listed, on_progress))
         return run.result(self._clock.monotonic() - started)
 
 
@@ -110,8 +120,8 @@ class _Run:
             if runner is not None:
                 runner.feed(candle)
 
-    def play(self) -> None:
-        for as_of, group in groupby(self._candles, key=_close_time):
+    def play(self, candles_in_order: Iterable[Candle]) -> None:
+        for as_of, group in groupby(candles_in_order, key=_close_time):
             candles = list(group)
             signals = []
             for candle in candles:
@@ -184,6 +194,7 @@ class _Run:
             open_positions=detailed.open_positions,
             benchmarks=self._benchmarks(costs),
             notes=self._notes(),
+            faults=self._faults(),
             seconds=RunSeconds(run=seconds),
         )
 
@@ -223,18 +234,24 @@ class _Run:
             "hold at mean exposure": hold_balance(start, **prices, share=share),
         }
 
+    def _faults(self) -> tuple[str, ...]:
+        return tuple(f"{runner.key}: {runner.fault}" for runner in self._runners.values() if runner.fault)
+
     def _notes(self) -> tuple[str, ...]:
-        notes = [
-            f"{runner.key}: put aside after a fault: {runner.fault}"
-            for runner in self._runners.values()
-            if runner.fault
-        ]
+        notes = [f"put aside after a fault: {fault}" for fault in self._faults()]
         if self._options.fill == "close":
             notes.append("fills at the same candle's close: a price that was gone when the signal was known")
         waiting = sum(len(account.working) for account in self._book.accounts.values())
         if waiting:
             notes.append(f"{waiting} order(s) of the last candle wait for an open that the data does not have")
         return tuple(notes)
+
+
+def _reported(candles: Sequence[Candle], on_progress: Callable[[int], None]) -> Iterator[Candle]:
+    for start in range(0, len(candles), PROGRESS_CANDLES):
+        on_progress(start)
+        yield from candles[start : start + PROGRESS_CANDLES]
+    on_progress(len(candles))
 
 
 def _close_time(candle: Candle) -> datetime:

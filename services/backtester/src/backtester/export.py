@@ -77,6 +77,7 @@ def export_json(result: BacktestResult) -> str:
         "ignored": result.ignored,
         "benchmarks": result.benchmarks,
         "notes": result.notes,
+        "trial": result.trial,
         "metrics": result.detailed,
         "open_positions": result.open_positions or result.detailed.open_positions,
         "equity_daily": _equity_daily(result.equity, float(result.initial_balance)),

@@ -31,7 +31,8 @@ class BacktestResult(msgspec.Struct, frozen=True):
     """The outcome of one run; money in quote, `profit_pct` 0..100, `total_trades` counts legs.
 
     `fees_paid` and `slippage_paid` are what the fills cost against their market price; `refused` and `ignored`
-    count signals by reason; `benchmarks` are the final balances of doing something simpler, by name.
+    count signals by reason; `benchmarks` are the final balances of doing something simpler, by name. `faults` are
+    what a strategy raised; `trial` says how often this data has been looked at (0: not counted).
     """
 
     strategy_name: str
@@ -65,6 +66,8 @@ class BacktestResult(msgspec.Struct, frozen=True):
     open_positions: tuple[OpenPosition, ...] = ()
     benchmarks: dict[str, Decimal] = {}
     notes: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
+    trial: int = 0
     seconds: RunSeconds = RunSeconds()
 
     def __post_init__(self) -> None:

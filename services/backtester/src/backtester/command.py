@@ -1,0 +1,236 @@
+"""`trading backtest`: the options a person gives, the report a person reads, the files a program reads."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from backtester.data import DATABASE_SOURCE
+from backtester.option_types import NumberType, ParameterType, SizingType, TimeType
+from backtester.options import BacktestOptions
+from backtester.reporter import export_csv, export_json, format_report
+from backtester.result import BacktestResult
+from backtester.run import ENGINES, BacktestRequest, run_backtest
+from shared.config import Settings, load_settings
+from shared.domain.fees import FeeAsset
+from shared.domain.risk import Limits
+from shared.errors import ConfigError
+
+DATABASE_FILE = "trading.db"
+STANDARD_OUTPUT = "-"
+_ARGUMENTS = "backtester.arguments"
+
+
+class _KeepsArguments(click.Command):
+    """Remembers the words it was called with: a report says how to make it again."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse after keeping a copy."""
+        ctx.meta[_ARGUMENTS] = tuple(args)
+        return super().parse_args(ctx, args)
+
+
+_FILE_OUT = click.Path(dir_okay=False, allow_dash=True)
+_OPTIONS: tuple[Callable[[Any], Any], ...] = (
+    click.option("--strategy", required=True, help="name of a strategy, for example ema_crossover"),
+    click.option("--data", required=True, help="candles: a .parquet or .csv file, or db: for the state's own"),
+    click.option("--symbol", required=True, help="BASE/QUOTE"),
+    click.option("--timeframe", default="1m", show_default=True, help="of the candles"),
+    click.option("--param", "params", multiple=True, type=ParameterType(), help="of the strategy; may be repeated"),
+    click.option("--initial-balance", default="10000", show_default=True, type=NumberType(), help="quote money"),
+    click.option("--fee", default="0.001", show_default=True, type=NumberType(), help="fraction of the notional"),
+    click.option(
+        "--fee-asset", default="quote", show_default=True, type=click.Choice([asset.value for asset in FeeAsset])
+    ),
+    click.option("--slippage-bps", default="2", show_default=True, type=NumberType(), help="against us, each fill"),
+    click.option("--fill", default="next-open", show_default=True, type=click.Choice(["next-open", "close"])),
+    click.option(
+        "--gap",
+        default="refuse",
+        show_default=True,
+        type=click.Choice(["refuse", "fill"]),
+        help="a BUY whose next open comes too late",
+    ),
+    click.option(
+        "--sizing",
+        default="fixed",
+        show_default=True,
+        type=SizingType(),
+        help="fixed, quote:N, equity_fraction:F or risk:P",
+    ),
+    click.option(
+        "--max-entries", type=click.IntRange(min=0), help="open entries; 0 unlimited [default: the strategy's]"
+    ),
+    click.option("--stop-loss-pct", default="0", type=NumberType(), help="below the average entry; 0 off"),
+    click.option("--take-profit-pct", default="0", type=NumberType(), help="above the average entry; 0 off"),
+    click.option("--trailing-pct", default="0", type=NumberType(), help="below the best price since entry; 0 off"),
+    click.option(
+        "--risk",
+        default="off",
+        show_default=True,
+        type=click.Choice(["off", "live"]),
+        help="the account limits of `up`",
+    ),
+    click.option("--close-at-end", is_flag=True, help="sell what is held at the last close"),
+    click.option("--instrument", default="free", show_default=True, help="venue rules: free, known or a file"),
+    click.option("--engine", default="auto", show_default=True, type=click.Choice(ENGINES)),
+    click.option(
+        "--start", type=TimeType(), help="first open time, UTC; what lies before feeds the strategy's history"
+    ),
+    click.option("--end", type=TimeType(), help="open times before this one, UTC"),
+    click.option("--json", "json_out", type=_FILE_OUT, help="write everything as JSON (- for standard output)"),
+    click.option("--csv", "csv_out", type=_FILE_OUT, help="write the closed pairs as CSV (- for standard output)"),
+    click.option("--html", "html_out", type=_FILE_OUT, help="not in this build"),
+    click.option("--strategies-dir", type=click.Path(path_type=Path), help="folder of strategy files"),
+    click.option(
+        "--state", type=click.Path(path_type=Path), help="directory of trial ledger and database [default: var]"
+    ),
+    click.option("--database-url", help="database that db: reads"),
+    click.option("--trials/--no-trials", default=True, show_default=True, help="count this run in the trial ledger"),
+)
+
+
+def _all_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.command("backtest", cls=_KeepsArguments)
+@_all_options
+@click.pass_context
+def backtest(ctx: click.Context, /, **given: Any) -> None:
+    """Run a strategy over history and say what it is worth.
+
+    A signal on a candle fills at the next candle's open, with slippage and fee.
+    """
+    words = shlex.join([*ctx.command_path.split(), *ctx.meta[_ARGUMENTS]])
+    outputs = _outputs(given)
+    settings = _settings(given)
+    request = _request(given, settings, words)
+    result = run_backtest(request, on_progress=_progress())
+    for path, text in outputs:
+        _write(path, text(result))
+    if not any(path == STANDARD_OUTPUT for path, _ in outputs):
+        click.echo(format_report(result, width=_width(), color=_color()), nl=False)
+        click.echo(_trial_line(result))
+
+
+def _settings(given: dict[str, Any]) -> Settings:
+    env_file = Path(".env")
+    chosen = {key: given[key] for key in ("state", "strategies_dir", "database_url") if given[key] is not None}
+    if "strategies_dir" in chosen:
+        chosen["strategies_dir"] = str(chosen["strategies_dir"])
+    return load_settings(chosen, env_file=env_file if env_file.is_file() else None)
+
+
+def _request(given: dict[str, Any], settings: Settings, words: str) -> BacktestRequest:
+    own = ("strategy", "data", "symbol", "timeframe", "initial_balance", "instrument", "engine", "start", "end")
+    return BacktestRequest(
+        **{name: given[name] for name in own},
+        params=_params(given["params"]),
+        options=_trading_options(given, settings),
+        strategies_dir=Path(settings.strategies_dir) if settings.strategies_dir else None,
+        database_url=_database_url(given, settings) if given["data"] == DATABASE_SOURCE else None,
+        trials=settings.state if given["trials"] else None,
+        command=words,
+    )
+
+
+def _trading_options(given: dict[str, Any], settings: Settings) -> BacktestOptions:
+    same = ("fee", "slippage_bps", "fill", "gap", "sizing", "max_entries", "close_at_end")
+    exits = ("stop_loss_pct", "take_profit_pct", "trailing_pct")
+    limits = Limits(
+        position_size_max=settings.risk_max_position_size,
+        gross_exposure_max=settings.risk_max_gross,
+        daily_loss_pct_max=settings.risk_daily_loss_limit_pct,
+        drawdown_pct_max=settings.risk_max_drawdown_pct,
+        order_rate_max=settings.risk_order_rate_max,
+        notional_per_hour_max=settings.notional_per_hour_max,
+    )
+    return BacktestOptions(
+        **{name: given[name] for name in (*same, *exits)},
+        fee_asset=FeeAsset(given["fee_asset"]),
+        limits=limits if given["risk"] == "live" else None,
+    )
+
+
+def _params(pairs: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
+    params: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in params:
+            raise ConfigError(f"--param {key}: given twice; give it once")
+        params[key] = value
+    return params
+
+
+def _database_url(given: dict[str, Any], settings: Settings) -> str:
+    """Return which database `db:` means: the one named, else the state's, else the environment's."""
+    if given["database_url"]:
+        return str(given["database_url"])
+    if settings.database_url and "state" not in settings.model_fields_set:
+        return settings.database_url
+    return f"sqlite:///{(settings.state / DATABASE_FILE).absolute()}"
+
+
+def _outputs(given: dict[str, Any]) -> list[tuple[str, Callable[[BacktestResult], str]]]:
+    """Return what is to be written where; a place that cannot be written is refused before the run."""
+    if given["html_out"]:
+        raise ConfigError("--html: this build writes no HTML report; use --json or --csv")
+    wanted: list[tuple[str, Callable[[BacktestResult], str]]] = []
+    for name, export in (("json_out", export_json), ("csv_out", export_csv)):
+        if given[name]:
+            wanted.append((given[name], export))
+    if len({path for path, _ in wanted}) < len(wanted):
+        raise ConfigError(f"--json and --csv: both go to {wanted[0][0]}; give each a file of its own")
+    for path, _ in wanted:
+        folder = Path(path).parent
+        if path != STANDARD_OUTPUT and not (folder.is_dir() and os.access(folder, os.W_OK)):
+            raise ConfigError(f"{path}: {folder} is not a folder that can be written; make it first")
+    return wanted
+
+
+def _write(path: str, text: str) -> None:
+    if path == STANDARD_OUTPUT:
+        click.echo(text, nl=not text.endswith("\n"))
+        return
+    target = Path(path)
+    if target.exists() and not target.is_file():  # such as /dev/null: written, never replaced
+        target.write_text(text, encoding="utf-8")
+        return
+    fresh = target.with_name(f".{target.name}.new")
+    fresh.write_text(text, encoding="utf-8")
+    fresh.replace(target)
+
+
+def _progress() -> Callable[[int, int], None] | None:
+    if not sys.stderr.isatty():
+        return None
+
+    def show(done: int, total: int) -> None:
+        line = f"{done:,} of {total:,} candles" if done < total else ""
+        click.echo(f"\r\x1b[K{line}", nl=False, err=True)
+
+    return show
+
+
+def _trial_line(result: BacktestResult) -> str:
+    if not result.trial:
+        return "not counted as a trial"
+    warning = "; the more often one looks, the less the best result is worth" if result.trial > 1 else ""
+    return f"trial {result.trial} on this data{warning}"
+
+
+def _width() -> int:
+    return min(shutil.get_terminal_size((100, 24)).columns, 160)
+
+
+def _color() -> bool:
+    return sys.stdout.isatty() and "NO_COLOR" not in os.environ

@@ -1,0 +1,176 @@
+"""One backtest from request to result: strategy found and configured, candles loaded, run, counted."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from backtester.data import DATABASE_SOURCE, CandleData, DataFacts, load_candles
+from backtester.engine import BacktestEngine
+from backtester.options import BacktestOptions
+from backtester.ratios import sorted_marks
+from backtester.result import BacktestResult, RunSeconds
+from backtester.trials import Trial, record_trial
+from shared.candle_files import check_stream
+from shared.clock import Clock, SystemClock
+from shared.domain.performance import DAYS_A_YEAR, daily_equity, sharpe_ratio, simple_returns
+from shared.errors import ConfigError, PluginError
+from shared.instruments import FREE, load_instruments
+from shared.models import to_milliseconds
+from shared.plugins import StrategyPlugin, config_hash, discover
+from shared.strategy import BaseStrategy, CompiledStrategy
+
+ENGINES = ("auto", "compiled", "event")
+BPS = Decimal(10_000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BacktestRequest:
+    """What a person asks for; `data` is a file or `db:`, `trials` the directory of the trial ledger (None: none)."""
+
+    strategy: str
+    data: str
+    symbol: str
+    timeframe: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    initial_balance: Decimal = Decimal(10_000)
+    options: BacktestOptions = field(default_factory=BacktestOptions)
+    instrument: str = FREE
+    engine: str = "auto"
+    start: datetime | None = None
+    end: datetime | None = None
+    strategies_dir: Path | None = None
+    database_url: str | None = None
+    trials: Path | None = None
+    command: str = ""
+
+
+def run_backtest(
+    request: BacktestRequest, *, clock: Clock | None = None, on_progress: Callable[[int, int], None] | None = None
+) -> BacktestResult:
+    """Return the outcome of a request; every mistake in it is a TradingError that names the place and the remedy.
+
+    `on_progress` is told how many of all candles are done.
+    """
+    clock = clock or SystemClock()
+    _check_engine(request.engine)
+    check_stream(request.symbol, request.timeframe)
+    plugin = discover(request.strategies_dir).get(request.strategy)
+    strategy = plugin.create(request.symbol, request.params)
+    cost = 2 * (request.options.fee + request.options.slippage_bps / BPS)
+    notes = strategy.check_start(request.timeframe, cost)
+    instruments = load_instruments(request.instrument, [request.symbol])
+    options = replace(request.options, instrument=instruments[request.symbol])
+    engine = BacktestEngine(strategy, request.initial_balance, options, clock=clock)
+    options.book_rules()  # what cannot be paid is said before the candles are read
+
+    started = clock.monotonic()
+    data = load_candles(
+        DATABASE_SOURCE if request.data == DATABASE_SOURCE else Path(request.data).expanduser(),
+        request.symbol,
+        request.timeframe,
+        request.start,
+        request.end,
+        database_url=request.database_url,
+    )
+    candles, history = list(data.candles()), _history(strategy, data)
+    loaded = clock.monotonic()
+    _compile(strategy, data)
+    compiled = clock.monotonic()
+    report = None if on_progress is None else lambda done: on_progress(done, len(candles))
+    result = engine.run(candles, history, report)
+    if result.faults:
+        raise PluginError(f"{plugin.path}: {result.faults[0]}; correct the strategy")
+    if history:
+        notes = [*notes, f"fed {len(history):,} candles of history from before the start"]
+    result = msgspec.structs.replace(
+        result,
+        params=strategy.params.model_dump(mode="json") | _own_params(strategy),
+        command=request.command,
+        config_hash=config_hash(strategy),
+        data=DataFacts.of(data),
+        notes=(*notes, *strategy.notices(), *result.notes),
+        seconds=RunSeconds(load=loaded - started, compile=compiled - loaded, run=result.seconds.run),
+    )
+    return _counted(result, request, plugin, clock)
+
+
+def _check_engine(engine: str) -> None:
+    if engine == "compiled":
+        raise ConfigError("engine: this build has no compiled engine, it runs every strategy on `event`; use auto")
+    if engine not in ENGINES:
+        raise ConfigError(f"engine: {engine!r} is unknown; known: {', '.join(ENGINES)}")
+
+
+def _own_params(strategy: BaseStrategy) -> dict[str, Any]:
+    """Return the parameters of a plug-in that declares none and reads what it is given."""
+    if type(strategy).Params is not BaseStrategy.Params:
+        return {}
+    return {
+        name: value for name, value in strategy.given_params.items() if name not in type(strategy).Params.model_fields
+    }
+
+
+def _history(strategy: BaseStrategy, data: CandleData) -> list[Any]:
+    """Return the candles before the window that the strategy must have seen to speak in it."""
+    past = data.history
+    if past is None:
+        return []
+    wanted = strategy.history(data.first)
+    first = int(np.searchsorted(past.open_time_ms, to_milliseconds(wanted.start(data.first, data.timeframe))))
+    first = min(first, past.rows - wanted.candles)  # holes count for nothing: it needs so many candles
+    return list(past.candles(max(0, first)))
+
+
+def _compile(strategy: BaseStrategy, data: CandleData) -> None:
+    """Make the strategy's machine code now, so that its time is not taken for the run's; the run resets the state."""
+    if isinstance(strategy, CompiledStrategy):
+        strategy.on_candle(next(data.candles(0, 1)))
+        strategy.reset()
+
+
+def _counted(result: BacktestResult, request: BacktestRequest, plugin: StrategyPlugin, clock: Clock) -> BacktestResult:
+    """Return the result with its number in the trial ledger; a ledger that fails is a note, not the loss of the run."""
+    if request.trials is None or result.data is None:
+        return result
+    costs = [result.fill, result.fee, result.fee_asset, result.slippage_bps, request.options.gap, result.sizing]
+    trial = Trial(
+        recorded_at=clock.now(),
+        strategy=result.strategy_name,
+        code_hash=plugin.code_hash,
+        config_hash=result.config_hash,
+        params=json.dumps(result.params, sort_keys=True, default=str),
+        data_sha256=result.data.sha256,
+        symbol=result.symbol,
+        timeframe=result.timeframe,
+        first=result.data.first,
+        last=result.data.last,
+        candles=result.data.rows,
+        engine=result.engine,
+        costs=" ".join(map(str, costs)),
+        trades=result.total_trades,
+        initial_balance=float(result.initial_balance),
+        final_balance=float(result.final_balance),
+        sharpe_daily=_sharpe_daily(result),
+    )
+    try:
+        return msgspec.structs.replace(result, trial=record_trial(request.trials, trial))
+    except ConfigError as error:
+        return msgspec.structs.replace(result, notes=(*result.notes, str(error)))
+
+
+def _sharpe_daily(result: BacktestResult) -> float | None:
+    if result.equity is None:
+        return None
+    curve = sorted_marks(result.equity, None).curve
+    annual = sharpe_ratio(simple_returns(daily_equity(curve, float(result.initial_balance))))
+    return None if annual is None else annual / math.sqrt(DAYS_A_YEAR)
