@@ -12,7 +12,7 @@ import numpy as np
 from shared.clock import Clock
 from shared.domain.effects import Effect, Placed
 
-SAMPLES_MAX = 20_000
+SAMPLES_MAX = 2_000
 ANNOUNCED_MAX = 5_000
 
 

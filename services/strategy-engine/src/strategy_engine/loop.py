@@ -81,6 +81,12 @@ class EngineLoop:
         for note in await restore_runners(self._database, self._engine.runners, self._reader):
             self._log.info("engine.rebuilt", detail=note)
 
+    def notices(self) -> list[str]:
+        """Return what a person should know of the instances as they run: faults first, then their own words."""
+        faults = [f"{runner.key}: put aside, {runner.fault}" for runner in self._engine.runners if runner.fault]
+        words = [f"{runner.key}: {text}" for runner in self._engine.runners for text in runner.strategy.notices()]
+        return faults + words
+
     def check(self) -> tuple[bool, str]:
         """Return whether the loop is well, and how far it has come."""
         return True, f"handled up to {self._reader.watermark}" if self._reader.watermark else "waiting for candles"
