@@ -57,6 +57,12 @@ def feed(request: pytest.FixtureRequest, tmp_path: Path) -> Feed:
     return build(tmp_path)
 
 
+@pytest.fixture(params=[simulated, replay])
+def deterministic_feed(request: pytest.FixtureRequest, tmp_path: Path) -> Feed:
+    build: Callable[[Path], Feed] = request.param
+    return build(tmp_path)
+
+
 async def some_batches(feed: Feed, resume: ResumePoint | None = None) -> list[FeedBatch]:
     batches: list[FeedBatch] = []
     async for batch in feed.batches(resume or ResumePoint()):
@@ -93,13 +99,11 @@ async def test_only_a_deterministic_feed_completes_close_times(feed: Feed) -> No
         assert before.candles[-1].close_time < after.candles[0].close_time
 
 
-async def test_a_deterministic_feed_resumes_without_loss_or_repetition(feed: Feed) -> None:
-    if not feed.deterministic:
-        pytest.skip("a socket cannot resume: the back-fill does")
-    batches = await some_batches(feed)
+async def test_a_deterministic_feed_resumes_without_loss_or_repetition(deterministic_feed: Feed) -> None:
+    batches = await some_batches(deterministic_feed)
     whole = [each for batch in batches for each in batch.candles]
     for batch in batches[:3]:
-        rest = await some_batches(feed, ResumePoint(watermark=batch.watermark))
+        rest = await some_batches(deterministic_feed, ResumePoint(watermark=batch.watermark))
         expected = [each for each in whole if each.close_time > batch.watermark]
         assert [each for part in rest for each in part.candles][: len(expected)] == expected
 
