@@ -14,8 +14,9 @@ from shared.domain.allocation import equal_shares
 from shared.domain.book import InstanceRules
 from shared.domain.matching import signal_age_max
 from shared.domain.rounding import Instrument
-from shared.domain.sizing import SizingRule, parse_sizing
+from shared.domain.sizing import parse_sizing
 from shared.errors import ConfigError
+from shared.instance_notes import PlannedSize, entry_notes, exposure_notes
 from shared.instruments import InstrumentBook, load_instruments
 from shared.models import InstanceKey
 from shared.plugins import Discovery, StrategyPlugin, bundled_strategies_dir, config_hash, discover
@@ -85,7 +86,8 @@ def plan_run(settings: Settings) -> RunPlan:
         rules = _rules(settings, key, strategy, instruments[symbol])
         plans.append(InstancePlan(key, strategy, rules, shares[key], plugin.code_hash))
     plans.sort(key=lambda plan: plan.key.business_order)
-    notes += exposure_notes(plans, settings)
+    sizes = [PlannedSize(plan.key, plan.rules, plan.share, plan.strategy.params.quantity) for plan in plans]
+    notes += entry_notes(sizes, settings) + exposure_notes(sizes, settings)
     return RunPlan(tuple(plans), tuple(dict.fromkeys(notes)), instruments, settings)
 
 
@@ -106,25 +108,6 @@ def allocation_shares(keys: Iterable[InstanceKey], allocation: Iterable[Allocati
     rest = [key for key in listed if key not in shares]
     left = max(Decimal(1) - sum(shares.values()), Decimal(0))
     return shares | {key: left / len(rest) for key in rest}
-
-
-def exposure_notes(plans: Iterable[InstancePlan], settings: Settings) -> list[str]:
-    """Return where the instances' largest positions together can exceed the symbol limit, and the figure that fits."""
-    sizing = parse_sizing(settings.sizing)
-    if sizing.rule is not SizingRule.EQUITY_FRACTION or settings.risk == "off" or settings.risk_max_position_size >= 1:
-        return []
-    largest: dict[str, Decimal] = {}
-    for plan in plans:
-        entries = plan.rules.max_entries or 1
-        part = min(sizing.amount * entries, Decimal(1)) * plan.share
-        largest[plan.key.symbol] = largest.get(plan.key.symbol, Decimal(0)) + part
-    limit = settings.risk_max_position_size
-    return [
-        f"{symbol}: all instances together may want {total:.1%} of equity, the limit is {limit:.1%}; "
-        f"--sizing equity_fraction:{sizing.amount * limit / total:.3f} would fit"
-        for symbol, total in sorted(largest.items())
-        if total > limit
-    ]
 
 
 def _is_named(key: InstanceKey, entry: Allocation) -> bool:
