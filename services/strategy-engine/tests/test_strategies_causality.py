@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from datetime import timedelta
 from functools import cache
 
@@ -42,8 +41,7 @@ def full_run(name: str) -> list[Signal | None]:
     return signals_of(fresh(name), real_candles())
 
 
-def altered(candle: Candle, chance: random.Random) -> Candle:
-    factor = chance.uniform(0.5, 2.0)
+def altered(candle: Candle, factor: float) -> Candle:
     numbers = {name: float(getattr(candle, name)) * factor for name in ("open", "high", "low", "close", "volume")}
     return Candle(symbol=candle.symbol, timeframe=candle.timeframe, open_time=candle.open_time, **numbers)
 
@@ -55,7 +53,7 @@ def test_later_candles_never_change_an_earlier_signal(name: str) -> None:
     assert any(expected)
     for _ in range(3):
         cut = chance.randrange(200, 1_400)
-        future = [altered(candle, chance) for candle in candles[cut:]]
+        future = [altered(candle, chance.uniform(0.5, 2.0)) for candle in candles[cut:]]
         assert signals_of(fresh(name), candles[:cut] + future)[:cut] == expected[:cut]
         assert signals_of(fresh(name), candles[:cut]) == expected[:cut]
 

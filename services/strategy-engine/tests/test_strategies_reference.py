@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from functools import cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import polars as pl
@@ -41,7 +42,7 @@ class Row(NamedTuple):
 def rsi_rule(
     rows: Rows, period: int = 14, oversold: float = 30, overbought: float = 70, trigger: str = "enter"
 ) -> Sides:
-    changes = [after.close - before.close for before, after in zip(rows, rows[1:], strict=False)]
+    changes = [after.close - before.close for before, after in pairwise(rows)]
     gains, losses = [max(change, 0.0) for change in changes], [max(-change, 0.0) for change in changes]
     sides: Sides = []
     zone = "neutral"
@@ -94,7 +95,7 @@ def macd_rule(rows: Rows, fast_period: int = 12, slow_period: int = 26, signal_p
     sign = 0
     for number, (value, smooth) in enumerate(zip(line, averages(line, signal_period), strict=True), start=1):
         new = (value > smooth) - (value < smooth) or sign
-        turned = number >= slow_period and sign != 0 and new != sign
+        turned = number >= slow_period and sign not in (0, new)
         sides.append(("BUY" if new > 0 else "SELL") if turned else None)
         sign = new
     return sides

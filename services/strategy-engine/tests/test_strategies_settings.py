@@ -132,9 +132,9 @@ def test_vwap_is_fed_from_the_beginning_of_its_anchor_period(anchor: str, since:
 
 def test_vwap_refuses_an_anchor_too_short_for_the_timeframe_and_names_the_next_longer() -> None:
     assert make("vwap").check_start("15m") == []
-    with pytest.raises(PluginError, match="anchor day holds 24 candles of 1h.*use anchor week"):
+    with pytest.raises(PluginError, match=r"anchor day holds 24 candles of 1h.*use anchor week"):
         make("vwap").check_start("1h")
-    with pytest.raises(PluginError, match="use anchor month.*week holds 42"):
+    with pytest.raises(PluginError, match=r"use anchor month.*week holds 42"):
         make("vwap").check_start("4h")
     assert make("vwap", anchor="none").check_start("1d") == []
 

@@ -17,8 +17,10 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import inspect
+import linecache
 import math
 import os
+import pickle
 import sys
 import tempfile
 import textwrap
@@ -66,6 +68,24 @@ def step_source(step: Callable[..., int]) -> str:
 def load_step(step: Callable[..., int]) -> ModuleType:
     """Return the generated module of `step`, compiled at its first call or loaded from the cache."""
     return load_generated(step_source(step))
+
+
+def prepare(call: Callable[..., Any], *arguments: Any) -> None:
+    """Call once, so that machine code is made or loaded; a damaged cache of it is thrown away and made anew."""
+    from numba.core.errors import NumbaError  # the module of `call` has imported numba already
+
+    try:
+        call(*arguments)
+    except NumbaError as error:
+        told = str(error).strip().splitlines()
+        raise PluginError(
+            f"the step has no compiled form: {told[-1] if told else error!r}; correct the step"
+        ) from error
+    except (EOFError, pickle.UnpicklingError, ValueError, ImportError, LookupError, AttributeError):
+        path = Path(call.__code__.co_filename)
+        for stored in (path.parent / "__pycache__").glob(f"{path.stem}.*"):
+            stored.unlink(missing_ok=True)
+        call(*arguments)
 
 
 @functools.cache
@@ -151,9 +171,6 @@ def _collect_value(
 
 
 def _constant_text(name: str, value: object) -> str | None:
-    if isinstance(value, EnumType) and issubclass(value, IntEnum):
-        members = "\n".join(f"    {member.name} = {int(member)}" for member in value)
-        return f"from enum import IntEnum\nclass {name}(IntEnum):\n{members}"
     if isinstance(value, bool | int | float):
         finite = isinstance(value, int) or math.isfinite(value)
         number = repr(int(value) if isinstance(value, IntEnum) else value)
@@ -179,21 +196,38 @@ def _parse(function: FunctionType) -> ast.FunctionDef:
     if not isinstance(definition, ast.FunctionDef):
         raise PluginError(f"{_place(function)}: a step must be written with def")
     definition.decorator_list = []
-    if not _same_code(definition, function.__code__):
+    if not _is_of_its_file(function.__code__):
         raise PluginError(f"{_place(function)}: the file changed after it was imported; start again")
     definition.returns = None
     for argument in (*definition.args.args, *definition.args.kwonlyargs, *definition.args.posonlyargs):
         argument.annotation = None
     if ast.get_docstring(definition) is not None and len(definition.body) > 1:
         definition.body = definition.body[1:]
+    _EnumNumbers(function.__globals__).visit(definition)
     return definition
 
 
-def _same_code(definition: ast.FunctionDef, code: CodeType) -> bool:
-    module = compile(ast.Module(body=[definition], type_ignores=[]), "<step>", "exec", flags=0, dont_inherit=True)
+class _EnumNumbers(ast.NodeTransformer):
+    """Writes `Action.BUY` as its number."""
+
+    def __init__(self, names: dict[str, Any]) -> None:
+        self._names = names
+
+    def visit_Attribute(self, node: ast.Attribute) -> ast.AST:
+        owner = self._names.get(node.value.id) if isinstance(node.value, ast.Name) else None
+        if isinstance(owner, EnumType) and issubclass(owner, IntEnum) and node.attr in owner.__members__:
+            return ast.copy_location(ast.Constant(int(owner[node.attr])), node)
+        return self.generic_visit(node)
+
+
+def _is_of_its_file(code: CodeType) -> bool:
+    """Say whether the file's text, as it would be read now, compiles to `code`."""
+    text = "".join(linecache.getlines(code.co_filename))
+    whole = compile(text, code.co_filename, "exec", dont_inherit=True)
     return any(
-        isinstance(found, CodeType) and found.co_code == code.co_code and found.co_consts == code.co_consts
-        for found in _nested_codes(module)
+        (found.co_firstlineno, found.co_code, found.co_consts, found.co_names)
+        == (code.co_firstlineno, code.co_code, code.co_consts, code.co_names)
+        for found in _nested_codes(whole)
     )
 
 

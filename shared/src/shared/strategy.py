@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from shared.clock import derived_id
 from shared.errors import PluginError
 from shared.models import TIMEFRAME_DELTA, Candle, OrderSide, Signal, from_milliseconds, to_milliseconds
-from shared.step_compiler import load_step, step_source
+from shared.step_compiler import load_step, prepare, step_source
 from shared.strategy_params import StrategyParams, params_numbers, validate_params
 
 __all__ = [
@@ -279,11 +279,19 @@ class CompiledStrategy(BaseStrategy):
         """Forget every candle."""
         self._states = self._first.copy()
 
+    def prepare(self) -> Callable[..., int]:
+        """Make or load the machine code now, which else the first candle waits for; no candle is counted."""
+        advance: Callable[..., int] = load_step(type(self).step).advance_at
+        states, values = self.records
+        prepare(advance, states, 0, values, 0, math.nan, math.nan, math.nan, math.nan, math.nan)  # counts nothing
+        self._advance = advance
+        return advance
+
     def on_candle(self, candle: Candle) -> Signal | None:
         """Return a signal for a candle that has just closed, or None."""
         advance = self._advance
         if advance is None:
-            advance = self._advance = load_step(type(self).step).advance_at
+            advance = self.prepare()
         try:
             action = advance(
                 self._states,
