@@ -116,8 +116,8 @@ def _import_breach(line: int, module: str) -> Iterator[Breach]:
         yield Breach(line, f"imports {module}, a relative name", "write: from strategies.base import BaseStrategy")
     elif package == "base":
         yield Breach(line, "imports base, which is no package", "write: from strategies.base import BaseStrategy")
-    elif package == "numpy" and set(rest.split(".")) & (FORBIDDEN_NUMPY | {"ctypeslib", "distutils", "f2py"}):
-        yield Breach(line, f"imports {module}, which reads or writes files", "decide from candles alone")
+    elif package == "numpy" and set(rest.split(".")) & (FORBIDDEN_NUMPY | {"ctypeslib", "distutils", "f2py", "random"}):
+        yield Breach(line, f"imports {module}, which reaches outside or is chance", "decide from candles alone")
     elif package not in NUMBER_PACKAGES | STANDARD_MODULES and not _in_contract(module):
         allowed = (
             f"{', '.join(CONTRACT_MODULES)}, {', '.join(sorted(NUMBER_PACKAGES))} and the standard library's maths"
@@ -133,6 +133,8 @@ def _attribute_breach(node: ast.Attribute) -> Iterator[Breach]:
     owner = node.value
     if isinstance(owner, ast.Name) and owner.id in {"np", "numpy"} and node.attr in FORBIDDEN_NUMPY:
         yield Breach(node.lineno, f"uses numpy's {node.attr}, which reads or writes files", "decide from candles alone")
+    elif isinstance(owner, ast.Name) and owner.id in {"np", "numpy"} and node.attr == "random":
+        yield Breach(node.lineno, "uses chance (numpy's random)", "the same candles must give the same signals")
     elif node.attr in FORBIDDEN_ATTRIBUTES:
         yield Breach(
             node.lineno, f"uses {node.attr}, which reaches what cannot be checked", "decide from candles alone"
