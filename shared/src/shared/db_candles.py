@@ -27,7 +27,7 @@ _END = datetime(9999, 12, 31, tzinfo=UTC)
 _NEWEST = {
     "sqlite": (
         "SELECT k.value ->> 0, k.value ->> 1, (SELECT MAX(open_time) FROM candles "
-        "WHERE symbol = k.value ->> 0 AND timeframe = k.value ->> 1) FROM json_each(?1) k"
+        "WHERE symbol = k.value ->> 0 AND timeframe = k.value ->> 1) FROM json_each(?) k"
     ),
     "postgresql": (
         "SELECT k.symbol, k.timeframe, (SELECT MAX(c.open_time) FROM candles c "
@@ -37,12 +37,12 @@ _NEWEST = {
 }
 _KNOWN = {
     "sqlite": (
-        "SELECT c.symbol, c.timeframe, c.open_time, c.open, c.high, c.low, c.close, c.volume FROM json_each(?3) k "
-        "CROSS JOIN candles c ON c.symbol = ?1 AND c.timeframe = ?2 AND c.open_time = k.value"
+        "SELECT c.symbol, c.timeframe, c.open_time, c.open, c.high, c.low, c.close, c.volume FROM json_each(?) k "
+        "CROSS JOIN candles c ON c.open_time = k.value AND c.symbol = ? AND c.timeframe = ?"
     ),
     "postgresql": (
         f"SELECT {_NAMES} FROM candles "
-        "WHERE symbol = $1 AND timeframe = $2 AND open_time = ANY($3::timestamptz[]) ORDER BY open_time FOR UPDATE"
+        "WHERE open_time = ANY($1::timestamptz[]) AND symbol = $2 AND timeframe = $3 ORDER BY open_time FOR UPDATE"
     ),
 }
 # On PostgreSQL a second collector may have stored the same candle since it was looked for: the first one stays.
@@ -54,16 +54,21 @@ _INSERT = {
         + ") ON CONFLICT DO NOTHING"
     ),
 }
-_SAME_CANDLE = "symbol = {0}1 AND timeframe = {0}2 AND open_time = {0}3"
 _KEEP_REVISION = (
     "INSERT INTO candle_revisions (symbol, timeframe, open_time, revision, open, high, low, close, volume, recorded_at) "
-    "SELECT symbol, timeframe, open_time, "
-    f"(SELECT COALESCE(MAX(revision), 0) + 1 FROM candle_revisions WHERE {_SAME_CANDLE}), "
-    f"open, high, low, close, volume, {{0}}4 FROM candles WHERE {_SAME_CANDLE}"
+    "SELECT c.symbol, c.timeframe, c.open_time, (SELECT COALESCE(MAX(r.revision), 0) + 1 FROM candle_revisions r "
+    "WHERE r.symbol = c.symbol AND r.timeframe = c.timeframe AND r.open_time = c.open_time), "
+    "c.open, c.high, c.low, c.close, c.volume, ? "
+    "FROM candles c WHERE c.symbol = ? AND c.timeframe = ? AND c.open_time = ?"
 )
 _REPLACE = (
-    "UPDATE candles SET open = {0}4, high = {0}5, low = {0}6, close = {0}7, volume = {0}8 "
-    f"WHERE {_SAME_CANDLE}"
+    "UPDATE candles SET open = ?, high = ?, low = ?, close = ?, volume = ? "
+    "WHERE symbol = ? AND timeframe = ? AND open_time = ?"
+)
+_LAST = f"SELECT {_NAMES} FROM candles WHERE symbol = ? AND timeframe = ? ORDER BY open_time DESC LIMIT ?"
+_BETWEEN = (
+    f"SELECT {_NAMES} FROM candles "
+    "WHERE symbol = ? AND timeframe = ? AND open_time > ? AND open_time <= ? ORDER BY open_time LIMIT ?"
 )
 
 type Stream = tuple[str, str]
@@ -129,13 +134,9 @@ async def read_streams(
 
 async def read_last(session: AsyncSession, symbol: str, timeframe: str, count: int) -> list[Candle]:
     """Return the newest `count` candles of a stream, oldest first."""
-    mark = "?" if dialect_of(session) == "sqlite" else "$"
-    statement = (
-        f"SELECT {_NAMES} FROM candles WHERE symbol = {mark}1 AND timeframe = {mark}2 "
-        f"ORDER BY open_time DESC LIMIT {mark}3"
-    )
-    rows = (await execute_driver(session, statement, (symbol, timeframe, count))).all()
-    return _candles(dialect_of(session), reversed(rows))
+    dialect = dialect_of(session)
+    rows = (await execute_driver(session, _numbered(dialect, _LAST), (symbol, timeframe, count))).all()
+    return _candles(dialect, reversed(rows))
 
 
 def until_open_time(timeframe: str, until_close_time: datetime | None) -> datetime | None:
@@ -178,7 +179,7 @@ async def _known(session: AsyncSession, stream: Stream, candles: Sequence[Candle
     times: Any = [candle.open_time for candle in candles]
     if dialect == "sqlite":
         times = json.dumps([utc_to_text(moment) for moment in times])
-    rows = await execute_driver(session, _KNOWN[dialect], (*stream, times))
+    rows = await execute_driver(session, _KNOWN[dialect], (times, *stream))
     return {candle.open_time: candle for candle in _candles(dialect, rows)}
 
 
@@ -196,35 +197,34 @@ async def _insert(session: AsyncSession, candles: Sequence[Candle]) -> None:
 
 
 async def _revise(session: AsyncSession, candle: Candle, recorded_at: datetime) -> None:
+    dialect = dialect_of(session)
     moments: tuple[Any, Any] = (candle.open_time, recorded_at)
     values: tuple[Any, ...] = _values(candle)
-    mark = "$"
-    if dialect_of(session) == "sqlite":
-        mark = "?"
+    if dialect == "sqlite":
         moments = (utc_to_text(candle.open_time), utc_to_text(recorded_at))
         values = tuple(map(money_to_text, values))
     key = (candle.symbol, candle.timeframe, moments[0])
-    await execute_driver(session, _KEEP_REVISION.format(mark), (*key, moments[1]))
-    await execute_driver(session, _REPLACE.format(mark), (*key, *values))
+    await execute_driver(session, _numbered(dialect, _KEEP_REVISION), (moments[1], *key))
+    await execute_driver(session, _numbered(dialect, _REPLACE), (*values, *key))
 
 
 def _select_streams(
     dialect: str, streams: Sequence[tuple[str, str, datetime | None, datetime | None]], limit: int
 ) -> tuple[str, tuple[Any, ...]]:
-    selects: list[str] = []
-    parameters: list[Any] = [limit]
-    sqlite = dialect == "sqlite"
-    mark = "?" if sqlite else "$"
+    parameters: list[Any] = []
     for symbol, timeframe, after, until in streams:
-        place = len(parameters)
-        a, b, c, d = (f"{mark}{place + offset}" for offset in (1, 2, 3, 4))
-        selects.append(
-            f"SELECT * FROM (SELECT {_NAMES} FROM candles WHERE symbol = {a} AND timeframe = {b} "
-            f"AND open_time > {c} AND open_time <= {d} ORDER BY open_time LIMIT {mark}1) AS s{place}"
-        )
         bounds: Sequence[Any] = (after or _BEGINNING, until or _END)
-        parameters += [symbol, timeframe, *(map(utc_to_text, bounds) if sqlite else bounds)]
-    return " UNION ALL ".join(selects), tuple(parameters)
+        parameters += [symbol, timeframe, *(map(utc_to_text, bounds) if dialect == "sqlite" else bounds), limit]
+    selects = (f"SELECT * FROM ({_BETWEEN}) AS s{place}" for place in range(len(streams)))
+    return _numbered(dialect, " UNION ALL ".join(selects)), tuple(parameters)
+
+
+def _numbered(dialect: str, statement: str) -> str:
+    """Write the places of parameters as the driver wants them: `?` for SQLite, `$1`, `$2`... for PostgreSQL."""
+    if dialect == "sqlite":
+        return statement
+    head, *rest = statement.split("?")
+    return head + "".join(f"${place}{part}" for place, part in enumerate(rest, start=1))
 
 
 def _values(candle: Candle) -> Values:

@@ -74,7 +74,16 @@ def postgres_server() -> Iterator[str]:
         secret.chmod(0o644)  # the folder is closed already
         become = _child_setup(identity)
         environment = {**os.environ, "LC_ALL": "C.UTF-8", "TZ": "UTC"}
-        initdb: list[str | Path] = [programs / "initdb", "-D", data, "-U", "postgres", "-A", "password", f"--pwfile={secret}"]
+        initdb: list[str | Path] = [
+            programs / "initdb",
+            "-D",
+            data,
+            "-U",
+            "postgres",
+            "-A",
+            "password",
+            f"--pwfile={secret}",
+        ]
         initdb += ["-E", "UTF8", "--no-sync", "--locale=C.UTF-8"]
         done = subprocess.run(initdb, preexec_fn=become, cwd="/", env=environment, capture_output=True, check=False)
         if done.returncode:
@@ -82,7 +91,7 @@ def postgres_server() -> Iterator[str]:
         settings = {"listen_addresses": "", "unix_socket_directories": root, "max_connections": 60}
         settings |= dict.fromkeys(("fsync", "synchronous_commit", "full_page_writes"), "off")
         command = [programs / "postgres", "-D", data, *(f"--{name}={value}" for name, value in settings.items())]
-        with _process(command, become, root / "log", environment, signal.SIGINT) as process:
+        with _process(command, become, root / "log", environment, signal.SIGQUIT) as process:  # nobody needs its data
             pid_file = data / "postmaster.pid"
             _wait_until(
                 process, root / "log", lambda: pid_file.exists() and pid_file.read_text().rstrip().endswith("ready")
