@@ -1,0 +1,1 @@
+"""Figures of the platform, measured and printed: `python -m benchmarks`."""

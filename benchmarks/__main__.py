@@ -1,0 +1,66 @@
+"""`python -m benchmarks [--json FILE] [--quick] [--profile]`: measure, print, and say what was reached."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.market import one_minute_market
+from benchmarks.profiles import profile_replay
+from benchmarks.rates import SILENT, TRADING, one_silent_strategy, order_latency, seven_strategies
+
+
+def help_seconds() -> dict[str, Any]:
+    """Time `trading --help` in a fresh process, best of five."""
+    times = []
+    for _ in range(5):
+        started = time.perf_counter()
+        subprocess.run([TRADING, "--help"], check=True, stdout=subprocess.DEVNULL)
+        times.append(time.perf_counter() - started)
+    return {"what": "trading --help", "seconds": round(min(times), 3), "goal": "0.3 s", "reached": min(times) <= 0.3}
+
+
+def main() -> None:
+    """Measure everything and print a line each."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the candles")
+    parser.add_argument("--profile", action="store_true", help="also show what bounds the rates")
+    arguments = parser.parse_args()
+    share = 10 if arguments.quick else 1
+    with tempfile.TemporaryDirectory(prefix="trading-bench-") as name:
+        folder = Path(name)
+        market = one_minute_market(folder, 40_000 // share)
+        print(
+            f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {market.rows} candles: {market.name}"
+        )
+        run_warm = one_minute_market(folder, 1_000)
+        seven_strategies(folder, run_warm)  # compiles the steps, once per machine
+        subprocess.run(["rm", "-rf", str(folder / "seven")], check=True)
+        market = one_minute_market(folder, 40_000 // share)
+        results = [
+            help_seconds(),
+            seven_strategies(folder, market),
+            one_silent_strategy(folder, market),
+            order_latency(folder, market, max(10, 60 // share)),
+        ]
+        for result in results:
+            print(json.dumps(result))
+        if arguments.profile:
+            small = one_minute_market(folder, 8_000)
+            print(profile_replay(folder, small, "seven strategies"))
+            print(profile_replay(folder, small, "one silent strategy", str(SILENT)))
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(results, indent=2))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
