@@ -228,7 +228,7 @@ def test_a_days_loss_refuses_buys_until_midnight_and_never_a_sell() -> None:
 # --- laws
 
 
-@calm(60)
+@calm(40)
 @given(markets(), st.booleans())
 def test_the_same_run_twice_is_the_same_in_every_id_and_digit(market: Market, limited: bool) -> None:
     runs = [venue_of(rules=costs(limits=LIMITS if limited else None)) for _ in range(2)]
@@ -237,7 +237,7 @@ def test_the_same_run_twice_is_the_same_in_every_id_and_digit(market: Market, li
     assert summary(runs[0].book) == summary(runs[1].book)
 
 
-@calm(80)
+@calm(50)
 @given(markets(), st.sampled_from(FeeAsset))
 def test_together_each_instance_does_exactly_what_it_does_alone(market: Market, fee: FeeAsset) -> None:
     together = venue_of(rules=costs(fee))
@@ -265,7 +265,7 @@ def play_live(venue: PaperVenue, market: Market) -> list[Effect]:
     return effects
 
 
-@calm(60)
+@calm(40)
 @given(markets(), st.booleans())
 def test_an_open_heard_early_fills_as_the_closed_candle_does(market: Market, limited: bool) -> None:
     if limited:  # account limits look at all instances at one time, so candles of one length only
@@ -287,7 +287,7 @@ def test_an_open_heard_early_fills_as_the_closed_candle_does(market: Market, lim
     assert closed.book.cash == live.book.cash
 
 
-@calm(60)
+@calm(40)
 @given(markets())
 def test_no_instance_ever_spends_or_sells_what_it_does_not_have(market: Market) -> None:
     venue = venue_of(cash=300)
@@ -333,7 +333,7 @@ def record_of(venue: PaperVenue, effects: Sequence[Effect]) -> BookRecord:
     )
 
 
-@calm(120)
+@calm(80)
 @given(markets(), st.booleans(), st.integers(0, 25), st.sampled_from(FeeAsset))
 def test_a_run_cut_at_any_close_time_goes_on_as_if_it_had_never_stopped(
     market: Market, limited: bool, minutes: int, fee: FeeAsset
