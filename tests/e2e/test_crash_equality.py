@@ -1,0 +1,120 @@
+"""A platform that is killed, as often as one likes, ends where one ends that never was."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from portfolio_manager.verification import Verification, verify_database
+from shared.db import Database
+from shared.models import to_milliseconds
+from shared.testing.platform_runs import PlatformRun, handled, has_rows, kill_points
+from shared.testing.reference import reference_path
+from shared.testing.state_tables import Tables, read_tables, state_differences
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
+
+SOURCE = "data/candles/binance-BTCUSDT-1m-2024crash.parquet"
+FIRST = datetime(2024, 8, 4, tzinfo=UTC)
+SEED = 20240804
+GRID = '{"grid": {"lower_price": 49000, "upper_price": 61000, "grid_count": 12}}'  # its own range is above the crash
+
+
+class Reference(NamedTuple):
+    """The run that nobody disturbed, and what it was run on."""
+
+    options: tuple[str, ...]
+    candles: int
+    tables: Tables
+
+    def close_ms(self, candle: int) -> int:
+        """Return the close time of candle number `candle`, counted from 1 (the slice has no hole)."""
+        return to_milliseconds(FIRST) + candle * 60_000
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory, is_proof: bool) -> Reference:
+    import polars
+
+    candles = 20_000 if is_proof else 4_000
+    path = tmp_path_factory.mktemp("data") / "candles.parquet"
+    frame = polars.read_parquet(reference_path(SOURCE))
+    rows = frame.filter(polars.col("open_time") >= FIRST).head(candles)
+    assert rows.height == candles
+    assert rows["open_time"].diff().drop_nulls().n_unique() == 1, "the slice has a hole: candles cannot be counted"
+    rows.write_parquet(path)
+    options = ("--feed", "replay", "--data", f"BTC/USDT:1m={path}", "--speed", "max", "--balance", "100000")
+    options += ("--strategy-params", GRID)
+    run = PlatformRun(tmp_path_factory.mktemp("undisturbed") / "state", options)
+    ended = run.finish()
+    assert ended.code == 0, ended.output
+    return Reference(options, candles, read_tables(run.database))
+
+
+def verified(database: Path) -> Verification:
+    async def verify() -> Verification:
+        opened = Database(f"sqlite:///{database}")
+        try:
+            return await verify_database(opened)
+        finally:
+            await opened.close()
+
+    return asyncio.run(verify())
+
+
+def counts(rows: list[Mapping[str, Any]], outcome: str) -> Counter[str]:
+    return Counter(row["reason"] for row in rows if row["outcome"] == outcome)
+
+
+def test_the_undisturbed_run_holds_enough_to_see_a_fault(reference: Reference) -> None:
+    tables = reference.tables
+    assert len(tables["candles"]) == reference.candles
+    assert len(tables["trades"]) >= 300
+    assert sum(row["purpose"] == "stop_loss" for row in tables["orders"]) >= 1
+    assert len(counts(tables["decisions"], "refused")) >= 2
+    assert len(counts(tables["decisions"], "ignored")) >= 2
+    assert {row["strategy"] for row in tables["trades"]} == {row["strategy"] for row in tables["strategy_positions"]}
+    assert len(tables["strategy_positions"]) == 7
+
+
+def test_a_platform_killed_again_and_again_ends_with_the_same_state(
+    reference: Reference, tmp_path: Path, is_proof: bool
+) -> None:
+    run = PlatformRun(tmp_path / "state", reference.options)
+    for number, point in enumerate(kill_points(SEED, reference.candles, 20 if is_proof else 5)):
+        was_running = run.kill_when(
+            handled(point.service, reference.close_ms(point.candles)), "--batch-rows-max", str(point.batch_rows_max)
+        )
+        assert was_running, f"{point} was never reached; the runs said:\n{run.said()[-4000:]}"
+        found = verified(run.copy_database(tmp_path / f"killed-{number}"))
+        assert found.is_clean, f"after {point}: {found.differences}"
+    ended = run.finish()
+    assert ended.code == 0, ended.output
+    assert state_differences(reference.tables, read_tables(run.database)) == []
+
+
+def test_a_platform_ended_in_every_other_way_ends_with_the_same_state(reference: Reference, tmp_path: Path) -> None:
+    run = PlatformRun(tmp_path / "state", reference.options)
+    run.kill_at_once((run.state / "lock").exists)
+    run.kill_at_once(run.database.exists)
+    run.kill_when(has_rows("alembic_version"))
+    run.kill_when(has_rows("cursors"))
+    assert verified(run.copy_database(tmp_path / "first-second")).is_clean
+    terminated = run.stop_when(handled("engine", reference.close_ms(reference.candles // 3)), signal.SIGTERM)
+    assert terminated.code == 0, terminated.output
+    assert verified(run.copy_database(tmp_path / "terminated")).is_clean
+    assert len(read_tables(run.database, ["portfolio_snapshots"])["portfolio_snapshots"]) < reference.candles
+    interrupted = run.stop_when(handled("portfolio", reference.close_ms(2 * reference.candles // 3)), signal.SIGINT)
+    assert interrupted.code == 130, interrupted.output
+    assert verified(run.copy_database(tmp_path / "interrupted")).is_clean
+    assert run.finish().code == 0
+    assert state_differences(reference.tables, read_tables(run.database)) == []
+    assert run.finish().code == 0, "a finished state ends at once"
+    assert state_differences(reference.tables, read_tables(run.database)) == []
