@@ -340,3 +340,11 @@ def test_the_reason_says_the_numbers() -> None:
         assert reasons
         assert all(any(character.isdigit() for character in reason) for reason in reasons)
         assert not any("nan" in reason.lower() for reason in reasons)
+
+
+def test_the_first_profile_is_made_once_the_lookback_is_full() -> None:
+    start = datetime(2024, 1, 1, tzinfo=UTC)
+    prices = [(110, 90, 100, 10), (110, 90, 100, 10), (110, 80, 80, 0), (92, 92, 92, 5)]
+    rows = [Row(start + timedelta(minutes=n), h, h, l, c, v) for n, (h, l, c, v) in enumerate(prices)]  # noqa: E741
+    strategy = VolumeProfileStrategy({"lookback_period": 2, "num_bins": 30})
+    assert sides_of(strategy, rows) == [None, None, None, "BUY"]
