@@ -51,6 +51,23 @@ _PAYLOADS: dict[EventType, type[msgspec.Struct]] = {
 _TYPES = {payload: event_type for event_type, payload in _PAYLOADS.items()}
 
 
+class _Envelope(msgspec.Struct):
+    """What is read before the payload's type is known."""
+
+    version: int
+    type: str
+    id: str
+    data: msgspec.Raw
+    as_of: datetime | None = None
+    correlation_id: str = ""
+
+
+_ENVELOPE = msgspec.json.Decoder(_Envelope)
+_DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
+    kind.value: msgspec.json.Decoder(payload) for kind, payload in _PAYLOADS.items()
+}
+
+
 class Event:
     """An envelope: type, data, the business time `as_of` that caused it, and a correlation id from candle to fill."""
 
@@ -137,12 +154,26 @@ class Event:
     def decode(cls, raw: bytes | str) -> Self:
         """Return the event in JSON `raw`; rubbish is a `MalformedMessage`."""
         try:
-            document = msgspec.json.decode(raw)
+            envelope = _ENVELOPE.decode(raw)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise MalformedMessage(f"event: not JSON ({error}); it goes to the dead letters") from error
-        if not isinstance(document, dict):
-            raise MalformedMessage(f"event: expected an object, was {type(document).__name__}")
-        return cls.from_dict(document)
+            raise MalformedMessage(f"event: cannot be read ({error}); it goes to the dead letters") from error
+        decoder = _DECODERS.get(envelope.type)
+        if envelope.version != EVENT_VERSION or decoder is None:
+            raise _unknown(envelope.version, envelope.type)
+        try:
+            return cls._made(decoder.decode(envelope.data), envelope)
+        except (msgspec.DecodeError, ValueError, KeyError, ArithmeticError) as error:
+            raise MalformedMessage(f"event: cannot be read ({error}); it goes to the dead letters") from error
+
+    @classmethod
+    def _made(cls, data: Any, envelope: _Envelope) -> Self:
+        event = cls.__new__(cls)
+        event.type = EventType(envelope.type)
+        event.data = data
+        event.as_of = to_utc(envelope.as_of, "as_of") if envelope.as_of is not None else _business_time(data)
+        event.id = envelope.id
+        event.correlation_id = envelope.correlation_id or envelope.id
+        return event
 
     def __eq__(self, other: object) -> bool:
         """Compare by what is carried."""
@@ -180,6 +211,12 @@ class OrderEvent(Event):
         self, *, data: Order, as_of: datetime | None = None, correlation_id: str = "", id: str | None = None
     ) -> None:
         super().__init__(data=data, type=EventType.ORDER, as_of=as_of, correlation_id=correlation_id, id=id)
+
+
+def _unknown(version: object, word: str) -> MalformedMessage:
+    if version != EVENT_VERSION:
+        return MalformedMessage(f"event: version {version!r} is unknown, this build reads {EVENT_VERSION}")
+    return MalformedMessage(f"event: type {word!r} is unknown, it goes to the dead letters")
 
 
 def _business_time(data: Any) -> datetime | None:
