@@ -19,12 +19,12 @@ from portfolio_manager.snapshots import SnapshotSchedule, days_ended
 from portfolio_manager.verification import Verification, verify_database
 from shared.broker import Broker, Message
 from shared.candle_reader import CandleReader
-from shared.clock import Clock, derived_id
+from shared.clock import Clock
 from shared.db import Database
 from shared.errors import BrokerError, DatabaseError
 from shared.events import ORDER_STREAM, WATERMARK_STREAM, Event, Watermark
 from shared.metrics import ServiceMetrics
-from shared.models import Candle, Fill, OrderSide, from_milliseconds
+from shared.models import Candle, Fill, OrderSide, from_milliseconds, to_milliseconds
 from shared.notifier import TelegramNotifier
 from shared.sa_models import AccountRow, ControlRow, PortfolioSnapshotRow, TradeRow
 
@@ -155,9 +155,8 @@ class PortfolioLoop:
         return rows
 
     async def _end_day(self, as_of: datetime) -> None:
-        value = self.tracker.total_value
-        before = self._schedule.handled_until
-        if days_ended(before, as_of):
+        if days_ended(self._schedule.handled_until, as_of):
+            value = self.tracker.total_value
             if self._notifier is not None and self._day_value is not None:
                 await self._notifier.send_daily_summary(self.tracker.positions, value, value - self._day_value)
             self._day_value = value
@@ -221,7 +220,7 @@ class PortfolioLoop:
 
 def _snapshot_row(totals: PortfolioTotals, snapshot_at: datetime) -> dict[str, Any]:
     return {
-        "id": derived_id("snapshot", ACCOUNT, snapshot_at.isoformat()),
+        "id": f"{ACCOUNT}:{to_milliseconds(snapshot_at)}",
         "total_value": totals.total_value,
         "realized_pnl": totals.realized_pnl,
         "unrealized_pnl": totals.unrealized_pnl,
