@@ -65,6 +65,7 @@ class OutboxRelay:
         self._resend_before: datetime | None = self._clock.now() + _FAR  # a first pass: who knows what the bus has
         self._failures = 0
         self._pruned_at = self._clock.monotonic()
+        self._sent_since_prune = 0
         self._alarmed_at: float | None = None
         self._log = structlog.get_logger("shared.outbox")
 
@@ -105,6 +106,7 @@ class OutboxRelay:
                 await self._broker.publish_many([(topic, payload.encode()) for _, payload in rows])
                 await self._database.mark_outbox_sent([row_id for row_id, _ in rows])
                 total += len(rows)
+                self._sent_since_prune += len(rows)
                 after_id = rows[-1][0]
                 if len(rows) < self.limits.batch_max:
                     break
@@ -153,8 +155,10 @@ class OutboxRelay:
 
     async def _prune_when_due(self) -> None:
         now = self._clock.monotonic()
-        if now - self._pruned_at >= self.limits.prune_every_seconds:
-            self._pruned_at = now
+        # By rows too: a replay at full speed fills the outbox between two looks at the clock.
+        is_burst = self._sent_since_prune >= self.limits.outbox_rows_max // 8
+        if is_burst or now - self._pruned_at >= self.limits.prune_every_seconds:
+            self._pruned_at, self._sent_since_prune = now, 0
             await self.prune()
 
     def _alarm(self, rows: int) -> None:
