@@ -282,6 +282,7 @@ def upgrade() -> None:
         sa.Column("timeframe", sa.Text(), server_default="", nullable=False),
         sa.Column("filled_quantity", Money(), server_default="0", nullable=False),
         sa.Column("avg_fill_price", Money(), nullable=True),
+        sa.Column("arrival_price", Money(), nullable=True),
         sa.Column("purpose", sa.Text(), server_default="signal", nullable=False),
         sa.Column("reason", sa.Text(), server_default="", nullable=False),
         sa.Column("late", sa.Boolean(), server_default=sa.false(), nullable=False),

@@ -173,7 +173,11 @@ class Signal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """An intent of ours and what became of it; `price` is the decision price in quote per base."""
+    """An intent of ours and what became of it, prices in quote per base.
+
+    `price` is the decision price (the signal's close), `arrival_price` the market's when the order met it, where that
+    is known, `avg_fill_price` what was paid or got: the difference of the last two is slippage.
+    """
 
     symbol: str
     side: OrderSide
@@ -189,13 +193,18 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     timeframe: str = "1m"
     filled_quantity: Decimal = Decimal(0)
     avg_fill_price: Decimal | None = None
+    arrival_price: Decimal | None = None
     purpose: str = "signal"
     reason: str = ""
     late: bool = False
 
     def __post_init__(self) -> None:
         """Turn numbers into Decimal and times into UTC."""
-        _normalise(self, ("price", "quantity", "filled_quantity", "avg_fill_price"), ("created_at", "filled_at"))
+        _normalise(
+            self,
+            ("price", "quantity", "filled_quantity", "avg_fill_price", "arrival_price"),
+            ("created_at", "filled_at"),
+        )
 
     @property
     def instance(self) -> InstanceKey:

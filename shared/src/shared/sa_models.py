@@ -179,6 +179,7 @@ class OrderRow(Base):
     timeframe: Mapped[Blank]
     filled_quantity: Mapped[Zero]
     avg_fill_price: Mapped[Decimal | None]
+    arrival_price: Mapped[Decimal | None]
     purpose: Mapped[str] = mapped_column(server_default="signal")
     reason: Mapped[Blank]
     late: Mapped[bool] = mapped_column(server_default=false())

@@ -19,13 +19,13 @@ from shared.clock import Clock, SystemClock
 from shared.domain.book import Book
 from shared.domain.effects import IGNORED, Closed, Declined, Effect, Filled
 from shared.domain.fees import FeeAsset
-from shared.domain.matching import BPS, signal_age_max
+from shared.domain.matching import signal_age_max
 from shared.domain.paper import PaperVenue
 from shared.domain.positions import fill_effect
-from shared.domain.rounding import ONE, ZERO, minus, money, plus, ratio, times
+from shared.domain.rounding import ZERO, minus, money, plus, times
 from shared.domain.trade_records import TradeRecord
 from shared.errors import ConfigError
-from shared.models import TIMEFRAME_DELTA, Candle, Fill, InstanceKey, OrderSide, OrderStatus, Signal, to_decimal
+from shared.models import TIMEFRAME_DELTA, Candle, Fill, InstanceKey, OrderStatus, Signal, to_decimal
 from shared.strategy_runner import InstanceStamp, StrategyRunner
 
 PROGRESS_CANDLES = 5_000
@@ -186,7 +186,7 @@ class _Run:
             max_entries=entries.pop() if len(entries) == 1 else 0,
             risk="off" if options.limits is None else "live",
             fees_paid=sum((fill.fee_quote for fill, _ in fills), ZERO),
-            slippage_paid=sum((_slippage(fill, options.slippage_bps) for fill, _ in fills), ZERO),
+            slippage_paid=sum((_slippage(effect) for effect in self._effects if isinstance(effect, Filled)), ZERO),
             signals=self._signals,
             refused=refused,
             ignored=ignored,
@@ -269,12 +269,10 @@ def _declined(effects: Iterable[Effect]) -> tuple[dict[str, int], dict[str, int]
     return dict(sorted(refused.items())), dict(sorted(ignored.items()))
 
 
-def _slippage(fill: Fill, slippage_bps: Decimal) -> Decimal:
-    """Return what slippage cost: the distance from the market price that the fill's price came from."""
-    if slippage_bps == 0:
-        return ZERO
-    factor = ONE + slippage_bps / BPS if fill.side is OrderSide.BUY else ONE - slippage_bps / BPS
-    return times(fill.quantity, abs(minus(fill.price, ratio(fill.price, factor))))
+def _slippage(effect: Filled) -> Decimal:
+    """Return what slippage (and the tick) cost: the distance of the fill from the market it met."""
+    arrival = effect.order.arrival_price
+    return ZERO if arrival is None else times(effect.fill.quantity, abs(minus(effect.fill.price, arrival)))
 
 
 def _params(strategy: StrategyProtocol) -> dict[str, object]:

@@ -21,12 +21,13 @@ def find_orphans(holdings: Mapping[InstanceKey, Holding], enabled: Iterable[Inst
     Returns
     -------
     list of InstanceKey
-        Their stops stay armed; a start must say whether to keep or to close them.
+        Their stops stay armed; a start must say whether to keep or to close them. Dust, which no order could sell, is
+        not asked about.
 
     Example: rsi holds BTC and only macd is enabled -> [rsi BTC/USDT 1m].
     """
     running = frozenset(enabled)
     return sorted(
-        (key for key, holding in holdings.items() if holding.quantity and key not in running),
+        (key for key, holding in holdings.items() if holding.entries and key not in running),
         key=lambda key: key.business_order,
     )

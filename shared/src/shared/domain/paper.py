@@ -113,7 +113,8 @@ class PaperVenue:
         rules = self.book.rules
         instrument = self.book.accounts[order.instance].rules.instrument
         paid = fill_price(price, side=order.side, slippage_bps=rules.slippage_bps, instrument=instrument)
-        effects.append(self.book.fill(order, paid, traded_at, as_of))
+        arrived = msgspec.structs.replace(order, arrival_price=price)
+        effects.append(self.book.fill(arrived, paid, traded_at, as_of))
 
     def _match_exits(self, account: SubAccount, candle: Candle, as_of: datetime, effects: list[Effect]) -> None:
         hit = match_exits(
