@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -24,7 +25,7 @@ from shared.domain.effects import Effect, Placed
 from shared.domain.paper import PaperVenue
 from shared.errors import BrokerError, ConfigError
 from shared.events import ORDER_STREAM, SIGNAL_STREAM
-from shared.models import Candle, Order, Signal
+from shared.models import Candle, InstanceKey, Order, Signal
 from shared.notifier import TelegramNotifier
 from shared.sa_models import AccountRow, PositionRow, StrategyPositionRow
 
@@ -36,6 +37,13 @@ class Step:
     as_of: datetime
     candles: Sequence[Candle]
     signals: Sequence[Signal]
+
+
+class Touch(NamedTuple):
+    """When a sub-account last changed, and the account's fills by then."""
+
+    as_of: datetime
+    sequence: int
 
 
 class OrderExecutor:
@@ -93,8 +101,9 @@ class OrderExecutor:
                 self._paper = PaperVenue(self.book)
             self.book.set_mark(signal.symbol, signal.price, signal.created_at)
             step = Step(signal.created_at, (), (signal,))
-            effects = await self._decide([step], session)
-            await self._record(session, effects, signal.created_at, [signal])
+            effects, touched = await self._decide([step], session)
+            await self._record(session, effects, touched, signal.created_at)
+            await self._database.ack_outbox(session, SIGNAL_STREAM, [signal.id])
         await self._tell(effects)
         for effect in effects:
             if isinstance(effect, Placed):
@@ -107,8 +116,10 @@ class OrderExecutor:
         """Run close times through the book and record them with the reader's cursors, all in one transaction."""
         signals = [signal for step in steps for signal in step.signals]
         async with self._transaction() as session:
-            effects = await self._decide(steps, session)
-            await self._record(session, effects, watermark, signals)
+            effects, touched = await self._decide(steps, session)
+            await self._record(session, effects, touched, watermark)
+            if signals:
+                await self._database.ack_outbox(session, SIGNAL_STREAM, [signal.id for signal in signals])
             await self._database.write_cursors(session, cursors)
         await self._tell(effects)
         return effects
@@ -123,7 +134,7 @@ class OrderExecutor:
                 if account.is_orphan and account.holding.quantity and mark is not None:
                     placed = self._paper.close_orphan(account, mark, as_of)
                     effects.extend([placed] if placed else [])
-            await self._record(session, effects, as_of, [])
+            await self._record(session, effects, self._touched(as_of), as_of)
         return effects
 
     @contextlib.asynccontextmanager
@@ -136,24 +147,34 @@ class OrderExecutor:
             self._paper = None
             raise
 
-    async def _decide(self, steps: Sequence[Step], session: AsyncSession) -> list[Effect]:
+    async def _decide(
+        self, steps: Sequence[Step], session: AsyncSession
+    ) -> tuple[list[Effect], dict[InstanceKey, Touch]]:
         assert self._paper is not None, "executor: a book that failed is loaded again before it decides"
         known = await decided_ids(session, [signal.id for step in steps for signal in step.signals])
         effects: list[Effect] = []
+        touched: dict[InstanceKey, Touch] = {}
         for step in steps:
             fresh = [signal for signal in step.signals if signal.id not in known]
             effects.extend(self._paper.advance(step.as_of, step.candles, fresh))
-        return effects
+            touched |= self._touched(step.as_of)
+        return effects, touched
+
+    def _touched(self, as_of: datetime) -> dict[InstanceKey, Touch]:
+        """Return the sub-accounts that `as_of` changed: its time is stored, not that of the batch it came in."""
+        book = self.book
+        touched = {key: Touch(as_of, book.sequence) for key in book.touched}
+        book.touched.clear()
+        return touched
 
     async def _record(
-        self, session: AsyncSession, effects: Sequence[Effect], as_of: datetime, signals: Sequence[Signal]
+        self, session: AsyncSession, effects: Sequence[Effect], touched: Mapping[InstanceKey, Touch], as_of: datetime
     ) -> None:
         book, database = self.book, self._database
         await write_records(database, session, to_records(effects, ACCOUNT))
-        touched = [sub_account_row(book.accounts[key], as_of, book.sequence) for key in sorted(book.touched)]
-        book.touched.clear()
-        if touched:
-            await database.upsert_rows(session, StrategyPositionRow, touched)
+        changed = [sub_account_row(book.accounts[key], *touched[key]) for key in sorted(touched)]
+        if changed:
+            await database.upsert_rows(session, StrategyPositionRow, changed)
         positions = position_rows(book, as_of)
         if positions:
             await database.upsert_rows(session, PositionRow, positions)
@@ -161,8 +182,6 @@ class OrderExecutor:
             book, account=ACCOUNT, mode=self.config.mode, quote_asset=self.config.quote_asset, as_of=as_of
         )
         await database.upsert_rows(session, AccountRow, [own])
-        if signals:
-            await database.ack_outbox(session, SIGNAL_STREAM, [signal.id for signal in signals])
 
     async def _tell(self, effects: Sequence[Effect]) -> None:
         if self._notifier is not None and self._notifier.enabled:
