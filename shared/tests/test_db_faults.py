@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from shared.clock import ManualClock
-from shared.db import Database
+from shared.db import Database, EngineOptions
 from shared.errors import ConfigError, DatabaseError, DatabaseUnavailable
 from shared.testing.builders import candle
 
@@ -162,4 +162,14 @@ async def test_a_transaction_inside_a_transaction_is_a_mistake(sqlite_url: str) 
     with pytest.raises(AssertionError, match="pass the session on"):
         async with database.get_session():
             await database.insert_candle(candle(0))
+    await database.close()
+
+
+async def test_a_writer_waits_a_bounded_time_for_its_turn(sqlite_url: str) -> None:
+    database = Database(sqlite_url, options=EngineOptions(wait_seconds_max=0.01))
+    async with database.get_session():
+        waiting = asyncio.create_task(database.insert_candle(candle(0)))
+        with pytest.raises(DatabaseUnavailable, match="has not ended"):
+            await waiting
+    await database.insert_candle(candle(0))
     await database.close()

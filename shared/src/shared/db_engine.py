@@ -15,8 +15,10 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
 from shared.db_faults import reaching, translated
 from shared.db_sqlite import SqliteConnection, connector
 from shared.db_url import DatabaseTarget
+from shared.errors import DatabaseUnavailable
 
 CONNECT_TIMEOUT_SECONDS = 10.0
+WAL_BYTES_MAX = 64 * 1024 * 1024  # the log shrinks back to this after a burst
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Connections:
         async with AsyncExitStack() as stack:
             if self.target.is_sqlite:
                 assert self._own_session() is None, "a transaction inside a transaction: pass the session on instead"
-                await stack.enter_async_context(self._write_lock)
+                await self._wait_for_turn(stack)
             session = await stack.enter_async_context(self._session(self._writer, isolation))
             if self.target.is_sqlite:
                 self._holder = (asyncio.current_task(), session)
@@ -77,7 +79,7 @@ class Connections:
                 if own is not None:
                     yield own
                     return
-                await stack.enter_async_context(self._write_lock)
+                await self._wait_for_turn(stack)
             yield await stack.enter_async_context(self._session(self._reader, None))
 
     @asynccontextmanager
@@ -92,6 +94,17 @@ class Connections:
             finally:
                 # A cancelled task must not leave its transaction open on the shared connection.
                 await asyncio.shield(session.close())
+
+    async def _wait_for_turn(self, stack: AsyncExitStack) -> None:
+        try:
+            async with asyncio.timeout(self._options.wait_seconds_max):
+                await self._write_lock.acquire()
+        except TimeoutError as error:
+            raise DatabaseUnavailable(
+                f"{self.target}: another transaction of this process has not ended for "
+                f"{self._options.wait_seconds_max:g} s"
+            ) from error
+        stack.callback(self._write_lock.release)
 
     def _own_session(self) -> AsyncSession | None:
         if self._holder is None or self._holder[0] is not asyncio.current_task():
@@ -110,7 +123,7 @@ def _sqlite_engine(target: DatabaseTarget, options: EngineOptions, begin: str, p
 
     async def open_connection(*_: Any, **__: Any) -> SqliteConnection:
         connection = SqliteConnection(connector(target.path))
-        await connection
+        await connection.open()
         return connection
 
     engine = create_async_engine(target.url, poolclass=pool, async_creator=open_connection, **bounds)
@@ -118,6 +131,7 @@ def _sqlite_engine(target: DatabaseTarget, options: EngineOptions, begin: str, p
         pragmas = ["query_only=ON"]
     else:
         pragmas = ["journal_mode=WAL", f"synchronous={'FULL' if options.durable else 'NORMAL'}", "foreign_keys=ON"]
+        pragmas.append(f"journal_size_limit={WAL_BYTES_MAX}")
 
     @event.listens_for(engine.sync_engine, "connect")
     def _prepare(connection: Any, _record: Any) -> None:

@@ -6,6 +6,7 @@ and three more for BEGIN. Here a statement is one wait, and BEGIN goes along wit
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -25,6 +26,14 @@ class SqliteConnection(aiosqlite.Connection):
         self._thread.daemon = True  # a process that forgot to close may still end
         self._begin: str | None = None
         self._begun = False
+
+    async def open(self) -> None:
+        """Start the thread and open the file in it; a thread that could not has ended when the error is raised."""
+        try:
+            await self
+        except BaseException:
+            await asyncio.to_thread(self._thread.join)
+            raise
 
     def begin_with(self, statement: str) -> None:
         """Remember what begins the next transaction."""
