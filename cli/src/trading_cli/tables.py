@@ -107,7 +107,7 @@ async def _read_signals(database: Database, symbol: str | None, strategy: str | 
 async def _read_positions(database: Database, symbol: str | None, strategy: str | None, limit: int | None) -> Rows:
     async with database.read() as session:
         prices = await session.execute(select(PositionRow.symbol, PositionRow.current_price))
-        marks: dict[str, Decimal] = dict(prices.tuples().all())
+        marks: dict[str, Decimal] = {row.symbol: row.current_price for row in prices}
         query = _filtered(select(StrategyPositionRow.__table__), StrategyPositionRow, symbol, strategy)
         held = [dict(row) for row in (await session.execute(query)).mappings() if row["quantity"]]
     rows: Rows = []
