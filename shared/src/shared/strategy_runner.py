@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
 
+from msgspec.structs import replace
+
+from shared.domain.rounding import money
 from shared.models import Candle, InstanceKey, OrderSide, Signal
 from shared.strategy import BaseStrategy, CompiledStrategy, stamp_signal
-from shared.watchdog import DeadlineExceeded, deadline
+from shared.watchdog import deadline
 
 CALL_SECONDS_MAX = 2.0
+REASON_LENGTH_MAX = 500
+AMOUNT_MAX = Decimal(10) ** 18
+DECIMALS_MAX = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +48,8 @@ class StrategyRunner:
         self.fault = ""
         self._call_seconds_max = call_seconds_max
         self._is_compiled = isinstance(strategy, CompiledStrategy)
-        self._warmup = strategy.warmup_period
+        self._warmup = 0
+        self._guarded(self._read_warmup, None)
 
     def feed(self, candle: Candle) -> Signal | None:
         """Return the instance's signal at this candle; None also before its warm-up is over."""
@@ -49,8 +57,10 @@ class StrategyRunner:
             return None
         try:
             signal = self._ask(candle)
-        except (Exception, DeadlineExceeded) as error:  # noqa: BLE001 - one strategy's call must not stop the others
-            self.fault = f"{type(error).__name__}: {error} (candle of {candle.open_time:%Y-%m-%d %H:%M} UTC)"
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - also SystemExit and the deadline: the others must go on
+            self._put_aside(error, f" (candle of {candle.open_time:%Y-%m-%d %H:%M} UTC)")
             return None
         self.candles_seen += 1
         if signal is None or self.candles_seen < self._warmup:
@@ -71,20 +81,51 @@ class StrategyRunner:
         for candle in candles:
             self.feed(candle)
 
+    def reset(self) -> None:
+        """Forget every candle; a fault stays."""
+        self.candles_seen = 0
+        self._guarded(self.strategy.reset, None)
+
     def snapshot(self) -> bytes | None:
         """Return the strategy's flat state; None means that a restart feeds stored candles again."""
-        return None if self.fault else self.strategy.snapshot()
+        return None if self.fault else self._guarded(self.strategy.snapshot, None)
 
     def restore(self, state: bytes, candles_seen: int) -> bool:
         """Take up a stored state; False when it does not fit the code and parameters of today."""
-        if not self.strategy.restore(state):
+        if not self._guarded(lambda: self.strategy.restore(state), False):
             return False
         self.candles_seen = candles_seen
         return True
 
+    def notices(self) -> list[str]:
+        """Return the fault, or what the strategy has to say about itself."""
+        words = [] if self.fault else self._guarded(self.strategy.notices, [])
+        return [f"put aside, {self.fault}"] if self.fault else words
+
+    def _guarded[T](self, call: Callable[[], T], otherwise: T) -> T:
+        """Return what foreign code answers; whatever it throws ends this instance and nothing else."""
+        try:
+            return call()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - as in `feed`
+            self._put_aside(error)
+            return otherwise
+
+    def _put_aside(self, error: BaseException, where: str = "") -> None:
+        self.fault = _storable(f"{type(error).__name__}: {error}") + where
+
+    def _read_warmup(self) -> None:
+        warmup = self.strategy.warmup_period
+        if not isinstance(warmup, int):
+            raise TypeError(f"warmup_period must be a whole number, was {warmup!r}")
+        self._warmup = warmup
+
     def _ask(self, candle: Candle) -> Signal | None:
         if self._is_compiled:
-            return self.strategy.on_candle(candle)
+            return self.strategy.on_candle(candle)  # its step leaves out what is not finite by itself
+        if not _is_finite(candle):
+            return None
         with deadline(self._call_seconds_max):
             signal = self.strategy.on_candle(candle)
         return None if signal is None else self._checked(signal, candle)
@@ -94,9 +135,30 @@ class StrategyRunner:
             raise TypeError(f"on_candle must return a Signal or None, was {type(signal).__name__}")
         if signal.symbol != candle.symbol:
             raise ValueError(f"a signal for {signal.symbol} at a candle of {candle.symbol}")
-        if OrderSide(signal.side) is not signal.side:
-            raise ValueError(f"a side is BUY or SELL, was {signal.side!r}")
-        for name, value in (("price", signal.price), ("quantity", signal.quantity)):
-            if not value.is_finite() or value <= 0:
-                raise ValueError(f"a signal's {name} must be above 0, was {value}")
-        return signal
+        price, quantity = _amount("price", signal.price), _amount("quantity", signal.quantity)
+        return replace(
+            signal, side=OrderSide(signal.side), reason=_storable(signal.reason), price=price, quantity=quantity
+        )
+
+
+def _is_finite(candle: Candle) -> bool:
+    return (
+        candle.open.is_finite()
+        and candle.high.is_finite()
+        and candle.low.is_finite()
+        and candle.close.is_finite()
+        and candle.volume.is_finite()
+    )
+
+
+def _amount(name: str, value: Decimal) -> Decimal:
+    """Return an amount that can be stored: above 0, not absurd, at most 18 decimals."""
+    if not (value.is_finite() and 0 < value < AMOUNT_MAX):
+        raise ValueError(f"a signal's {name} must be above 0 and below {AMOUNT_MAX:g}, was {value}")
+    exponent = value.as_tuple().exponent
+    return value if isinstance(exponent, int) and exponent >= -DECIMALS_MAX else money(value)
+
+
+def _storable(text: object) -> str:
+    """Return text that both databases take: no NUL, no lone surrogate, bounded."""
+    return str(text).replace("\x00", "").encode("utf-8", "replace").decode()[:REASON_LENGTH_MAX]

@@ -24,6 +24,7 @@ async def restore_runners(database: Database, runners: Sequence[StrategyRunner],
     stored = {InstanceKey(row["strategy"], row["symbol"], row["timeframe"]): row for row in rows}
     notes = []
     for runner in runners:
+        runner.reset()
         until = reader.open_time((runner.key.symbol, runner.key.timeframe))
         if until is None:
             continue

@@ -25,6 +25,7 @@ class StrategyConfig:
     wait_seconds: float
     batch_rows_max: int
     checkpoint_candles_max: int
+    dead_letters_max: int = 10_000
 
     @classmethod
     def from_settings(cls, settings: Settings) -> StrategyConfig:
@@ -39,4 +40,5 @@ class StrategyConfig:
             wait_seconds=settings.engine_wait_seconds,
             batch_rows_max=settings.batch_rows_max,
             checkpoint_candles_max=settings.checkpoint_candles_max,
+            dead_letters_max=settings.dead_letters_max,
         )

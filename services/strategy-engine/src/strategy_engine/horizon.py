@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from shared.models import Candle
+from shared.models import TIMEFRAME_DELTA, Candle, from_milliseconds, to_milliseconds
 
 Stream = tuple[str, str]
+EPOCH = from_milliseconds(0)
 
 
 class WaitingRoom:
     """Live close times that still miss a stream, and since when (machine time) each has been waited for."""
 
     def __init__(self, streams: Iterable[Stream], wait_seconds: float) -> None:
-        self._streams = frozenset(streams)
+        self._widths = {stream: to_milliseconds(EPOCH + TIMEFRAME_DELTA[stream[1]]) for stream in streams}
         self._wait_seconds = wait_seconds
         self._since: dict[datetime, float] = {}
         self._newest: dict[Stream, datetime] = {}
@@ -28,8 +29,7 @@ class WaitingRoom:
             self._since.setdefault(close_time, now)
         until: datetime | None = None
         for close_time in sorted({candle.close_time for candle in candles}):
-            is_complete = len(self._newest) == len(self._streams) and min(self._newest.values()) >= close_time
-            if not is_complete and now - self._since[close_time] < self._wait_seconds:
+            if not self._is_complete(close_time) and now - self._since[close_time] < self._wait_seconds:
                 break
             until = close_time
         return until
@@ -37,3 +37,12 @@ class WaitingRoom:
     def handled(self, until: datetime) -> None:
         """Forget close times up to `until`."""
         self._since = {close_time: since for close_time, since in self._since.items() if close_time > until}
+
+    def _is_complete(self, close_time: datetime) -> bool:
+        """Return whether every stream that has a candle closing at `close_time` has come that far."""
+        moment = to_milliseconds(close_time)
+        return all(
+            self._newest.get(stream, EPOCH) >= close_time
+            for stream, width in self._widths.items()
+            if moment % width == 0
+        )

@@ -9,12 +9,12 @@ from typing import Any
 
 from structlog.stdlib import BoundLogger
 
-from shared.broker import Broker, Message
+from shared.broker import Broker
 from shared.candle_reader import CandleReader, last_open_times
 from shared.clock import Clock
 from shared.db import Database
-from shared.errors import BrokerError, DatabaseError
-from shared.events import SIGNAL_STREAM, WATERMARK_STREAM, Event, Watermark, candle_stream
+from shared.door_bell import DoorBell
+from shared.events import SIGNAL_STREAM, candle_stream
 from shared.metrics import ServiceMetrics
 from shared.models import Candle, Signal, from_milliseconds
 from shared.sa_models import SignalRow, StrategyStateRow
@@ -24,9 +24,6 @@ from strategy_engine.engine import StrategyEngine, signal_event
 from strategy_engine.horizon import WaitingRoom
 
 GROUP = "strategy-engine"
-BELL_WAIT_MS = 500
-BELLS_MAX = 1_000
-RETRY_SECONDS = 1.0
 
 
 class EngineLoop:
@@ -46,46 +43,42 @@ class EngineLoop:
     ) -> None:
         self._engine = engine
         self._database = database
-        self._broker = broker
         self._config = config
         self._clock = clock
         self._log = log
         self._metrics = metrics
         self._on_commit = on_commit
-        self._reader = CandleReader(database, "engine", config.streams, config.batch_rows_max)
+        rows_max = min(config.batch_rows_max, config.checkpoint_candles_max)
+        self._reader = CandleReader(database, "engine", config.streams, rows_max)
+        self._bell = DoorBell(
+            broker,
+            database,
+            GROUP,
+            [candle_stream(symbol, timeframe) for symbol, timeframe in config.streams],
+            clock=clock,
+            log=log,
+            metrics=metrics,
+            dead_letters_max=config.dead_letters_max,
+        )
+        self._is_loaded = False
         self._waiting = WaitingRoom(config.streams, config.wait_seconds)
         self._faults_told: set[str] = set()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Handle close times until `stop`; a database or bus that is away is waited for."""
-        await self.load()
-        bells: list[Message] = []
-        while not stop.is_set():
-            try:
-                handled = await self.step()
-                if bells:
-                    await self._broker.ack(GROUP, bells)
-                    bells = []
-                if not handled:
-                    bells = await self._wait()
-            except (DatabaseError, BrokerError) as error:
-                if not error.retryable:
-                    raise
-                self._metrics.error(error)
-                self._log.warning("engine.waits", error=str(error))
-                await self._clock.sleep(RETRY_SECONDS)
+        await self._bell.follow(self.step, stop)
 
     async def load(self) -> None:
         """Bring every instance to where the last run committed."""
         await self._reader.load()
         for note in await restore_runners(self._database, self._engine.runners, self._reader):
             self._log.info("engine.rebuilt", detail=note)
+        self._is_loaded = True
 
     def notices(self) -> list[str]:
         """Return what a person should know of the instances as they run: faults first, then their own words."""
-        faults = [f"{runner.key}: put aside, {runner.fault}" for runner in self._engine.runners if runner.fault]
-        words = [f"{runner.key}: {text}" for runner in self._engine.runners for text in runner.strategy.notices()]
-        return faults + words
+        runners = sorted(self._engine.runners, key=lambda runner: not runner.fault)
+        return [f"{runner.key}: {text}" for runner in runners for text in runner.notices()]
 
     def check(self) -> tuple[bool, str]:
         """Return whether the loop is well, and how far it has come."""
@@ -93,16 +86,22 @@ class EngineLoop:
 
     async def step(self) -> bool:
         """Handle what is complete now, in one transaction; return whether there was anything."""
+        if not self._is_loaded:
+            await self.load()
         candles, watermark = await self._next_candles()
-        if watermark is None or (not candles and watermark == self._reader.watermark):
+        before = self._reader.watermark
+        if watermark is None or (not candles and before is not None and watermark <= before):
             return False
-        with self._metrics.processing():
-            signals = self._engine.handle(candles)
-            self._report_faults()
-            await self._commit(candles, signals, watermark)
-        self._metrics.event("candle", len(candles))
+        try:
+            with self._metrics.processing():
+                signals = self._engine.handle(candles)
+                await self._commit(candles, signals, watermark)
+        except BaseException:
+            self._is_loaded = False  # the strategies ran ahead of what is stored
+            raise
+        self._report(candles, signals)
         self._on_commit()
-        await self._broker.publish(WATERMARK_STREAM, Event(data=Watermark(service=GROUP), as_of=watermark))
+        await self._bell.announce(watermark)
         return True
 
     async def _next_candles(self) -> tuple[list[Candle], datetime | None]:
@@ -111,10 +110,15 @@ class EngineLoop:
             if self._config.is_deterministic:
                 stored = (await self._database.read_cursors("collector/watermark", session)).get("collector/watermark")
                 until = from_milliseconds(int(stored)) if stored is not None else None
-                if until is None or until == self._reader.watermark:
-                    return [], until
+                before = self._reader.watermark
+                if until is None or (before is not None and until <= before):
+                    return [], before
             candles, horizon = await self._reader.page(session, until)
-        return (candles, horizon) if self._config.is_deterministic else self._live(candles)
+        if not self._config.is_deterministic:
+            return self._live(candles)
+        if until is not None and horizon is not None:
+            self._metrics.lag("candles", (until - horizon).total_seconds())
+        return candles, horizon
 
     def _live(self, candles: list[Candle]) -> tuple[list[Candle], datetime | None]:
         """Return what may be handled: late candles at once, newer ones when every stream is there or was waited for."""
@@ -140,16 +144,10 @@ class EngineLoop:
             await database.write_cursors(session, self._reader.cursors(candles, watermark))
         self._reader.advance(candles, watermark)
 
-    async def _wait(self) -> list[Message]:
-        streams = [candle_stream(symbol, timeframe) for symbol, timeframe in self._config.streams]
-        messages = await self._broker.read_group(GROUP, GROUP, streams, count=BELLS_MAX, block_ms=BELL_WAIT_MS)
-        for message in messages:
-            if message.error is not None:
-                self._metrics.error("MalformedMessage")
-                await self._broker.dead_letter(message, GROUP, message.error)
-        return messages
-
-    def _report_faults(self) -> None:
+    def _report(self, candles: Sequence[Candle], signals: Sequence[Signal]) -> None:
+        self._metrics.event("candle", len(candles))
+        for signal in signals:
+            self._metrics.signal(signal.strategy, signal.side)
         for runner in self._engine.runners:
             if runner.fault and str(runner.key) not in self._faults_told:
                 self._faults_told.add(str(runner.key))

@@ -1,0 +1,121 @@
+"""How a service waits: the bus wakes it, the database tells it what to do, and rubbish on the bus is put on record."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+
+from sqlalchemy import delete, func, select
+from structlog.stdlib import BoundLogger
+
+from shared.broker_port import REASON_LENGTH_MAX, Broker, Message
+from shared.clock import Clock, derived_id
+from shared.db import Database
+from shared.errors import BrokerError, DatabaseError
+from shared.events import WATERMARK_STREAM, Event, Watermark
+from shared.metrics import ServiceMetrics
+from shared.sa_models import DeadLetterRow
+
+WAIT_MS_MAX = 500
+MESSAGES_MAX = 1_000
+RETRY_SECONDS = 1.0
+DEAD_LETTERS_MAX = 10_000
+PAYLOAD_CHARACTERS_MAX = 4_000
+
+
+class DoorBell:
+    """One consumer group's ear on the bus; what it hears wakes the service and decides nothing."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        database: Database,
+        group: str,
+        streams: Sequence[str],
+        *,
+        clock: Clock,
+        log: BoundLogger,
+        metrics: ServiceMetrics,
+        dead_letters_max: int = DEAD_LETTERS_MAX,
+    ) -> None:
+        self.group = group
+        self._broker = broker
+        self._database = database
+        self._streams = list(streams)
+        self._clock = clock
+        self._log = log
+        self._metrics = metrics
+        self._dead_letters_max = dead_letters_max
+        self._heard: list[Message] = []
+
+    async def follow(self, step: Callable[[], Awaitable[bool]], stop: asyncio.Event) -> None:
+        """Call `step` while it finds something to do, and wait for the bell when it does not, until `stop`.
+
+        A database or bus that is away is waited for; any other fault ends the service.
+        """
+        while not stop.is_set():
+            try:
+                handled = await step()
+                await self.ack()
+                if not handled:
+                    await self.wait()
+            except (DatabaseError, BrokerError) as error:
+                if not error.retryable:
+                    raise
+                self._metrics.error(error)
+                self._log.warning("service.waits", error=str(error))
+                await self._clock.sleep(RETRY_SECONDS)
+
+    async def wait(self) -> None:
+        """Return when something was said, or after half a second; what cannot be read becomes a dead letter."""
+        self._heard = await self._broker.read_group(
+            self.group, self.group, self._streams, count=MESSAGES_MAX, block_ms=WAIT_MS_MAX
+        )
+        unreadable = [message for message in self._heard if message.error is not None]
+        if unreadable:
+            await self._put_aside(unreadable)
+
+    async def ack(self) -> None:
+        """Say that everything heard is handled: called after the commit."""
+        if self._heard:
+            await self._broker.ack(self.group, self._heard)
+            self._heard = []
+
+    async def announce(self, as_of: datetime) -> None:
+        """Ring for those who wait for this service; without a bus they look into the database by themselves."""
+        try:
+            await self._broker.publish(WATERMARK_STREAM, Event(data=Watermark(service=self.group), as_of=as_of))
+        except BrokerError as error:
+            self._metrics.error(error)
+
+    async def _put_aside(self, messages: Sequence[Message]) -> None:
+        now = self._clock.now()
+        rows = [
+            {
+                "id": derived_id("dead_letter", self.group, message.stream, message.id),
+                "stream": message.stream,
+                "message_id": message.id,
+                "consumer": self.group,
+                "payload": _storable(message.raw.decode("utf-8", "replace"), PAYLOAD_CHARACTERS_MAX),
+                "reason": _storable(message.error or "", REASON_LENGTH_MAX),
+                "recorded_at": now,
+            }
+            for message in messages
+        ]
+        async with self._database.get_session() as session:
+            await self._database.insert_rows(session, DeadLetterRow, rows, ignore_conflicts=True)
+            row = DeadLetterRow
+            count = (await session.execute(select(func.count()).select_from(row))).scalar_one()
+            if count > self._dead_letters_max:
+                oldest = select(row.id).order_by(row.recorded_at, row.id).limit(count - self._dead_letters_max)
+                await session.execute(delete(row).where(row.id.in_(oldest)))
+        for message in messages:
+            self._metrics.dead_letter(message.stream)
+            await self._broker.dead_letter(message, self.group, message.error or "")
+        self._log.warning("bus.unreadable", messages=len(messages), first=rows[0]["reason"])
+
+
+def _storable(text: str, characters_max: int) -> str:
+    """Return text that both databases take: no NUL, no lone surrogate, bounded."""
+    return text.replace("\x00", "").encode("utf-8", "replace").decode()[:characters_max]
