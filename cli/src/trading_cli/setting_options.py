@@ -7,9 +7,8 @@ from typing import Any
 
 import click
 
-from shared.config import Settings
+from shared.config import Settings, option_of
 
-ALIASES = {"trading_mode": "mode", "paper_balance": "balance"}
 SECRETS = frozenset(
     {"telegram_bot_token", "binance_api_key", "binance_api_secret", "postgres_password", "grafana_password"}
 )
@@ -22,13 +21,15 @@ def setting_options(leave_out: Collection[str] = ()) -> Callable[[Callable[..., 
         for key, field in reversed(Settings.model_fields.items()):
             if key in SECRETS or key in leave_out:
                 continue
-            name = ALIASES.get(key, key)
+            names = dict.fromkeys(
+                (option_of(key), f"--{key.replace('_', '-')}")
+            )  # the short one, and the setting's own
             option = click.option(
-                f"--{name.replace('_', '-')}",
+                *names,
                 key,
                 multiple=key in ("data", "allocation"),
                 default=None,
-                metavar=name.upper(),
+                metavar=option_of(key).removeprefix("--").replace("-", "_").upper(),
                 help=field.description,
             )
             function = option(function)

@@ -13,6 +13,7 @@ import click
 from portfolio_manager.verification import verify_database
 from shared.clock import Clock, SystemClock
 from shared.config import Settings, load_settings
+from shared.errors import ConfigError
 from shared.service import ServicePolicy, run_service
 from trading_cli.composition import Platform, open_platform
 from trading_cli.setting_options import given, setting_options
@@ -33,12 +34,23 @@ def up(context: click.Context, /, json_path: Path | None, **options: Any) -> Non
     settings = load_settings(given(options), env_file=env_file if env_file.is_file() else None)
     if settings.feed == "replay":
         settings.require("data")
+    if json_path is not None:
+        refuse_unwritable(json_path)
     is_terminal = sys.stdout.isatty()
     policy = ServicePolicy(log_to_state=True, quiet=is_terminal or "log_level" not in settings.model_fields_set)
     # The environment may name the production servers for `trading run`; `up` takes others than its own by option only.
     run = UpRun(settings, json_path, redis_url=options["redis_url"] or "", db_url=options["database_url"] or "")
     with hold_state(settings.state):
         context.exit(run_service("trading up", run.serve, lambda: settings, policy=policy))
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Refuse a file that cannot be written now, rather than after an hour of trading."""
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise ConfigError(f"option --json: {folder} is no folder; make it, or name a file elsewhere")
+    if not os.access(path if path.exists() else folder, os.W_OK):
+        raise ConfigError(f"option --json: {path} cannot be written; give another file")
 
 
 class UpRun:

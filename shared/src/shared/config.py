@@ -26,6 +26,7 @@ SERVICE_PORTS: Final[Mapping[str, int]] = {
 # Names that options and the environment may use for a key.
 OPTION_ALIASES: Final[Mapping[str, str]] = {"mode": "trading_mode", "balance": "paper_balance"}
 ENVIRONMENT_ALIASES: Final[Mapping[str, str]] = {"TRADING_STATE": "state"}
+_OPTION_NAMES: Final[Mapping[str, str]] = {key: name for name, key in OPTION_ALIASES.items()}
 _CREDENTIAL_URLS: Final = ("redis_url", "database_url")
 
 
@@ -215,9 +216,7 @@ class Settings(BaseSettings):
         for key in keys:
             value = getattr(self, key)
             if not (value.get_secret_value() if isinstance(value, SecretStr) else value):
-                raise ConfigError(
-                    f"{key}: not set, but needed here; set {key.upper()} or give --{key.replace('_', '-')}"
-                )
+                raise ConfigError(f"{key}: not set, but needed here; set {key.upper()} or give {option_of(key)}")
 
 
 KEYS: Final = frozenset(Settings.model_fields) | {"dry_run"}
@@ -240,12 +239,17 @@ def load_settings(
     """
     environment = os.environ if env is None else env
     given = {OPTION_ALIASES.get(key, key): value for key, value in (overrides or {}).items() if value is not None}
-    origins = {key: f"option --{key.replace('_', '-')}" for key in given}
+    origins = {key: f"option {option_of(key)}" for key in given}
     from_file = read_env_file(env_file, ENVIRONMENT_NAMES) if env_file is not None else {}
     merged = _from_environment(from_file, origins, f"{env_file}: ") | _from_environment(environment, origins) | given
     settings = Settings(_environment={}, _origins=origins, **merged)
     refuse_missing_venue(settings)
     return settings
+
+
+def option_of(key: str) -> str:
+    """Return the command-line option of a setting, as a person writes it."""
+    return f"--{_OPTION_NAMES.get(key, key).replace('_', '-')}"
 
 
 def refuse_missing_venue(settings: Settings) -> None:
