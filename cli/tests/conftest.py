@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
@@ -48,13 +48,13 @@ def trading() -> Trading:
 
 
 @pytest.fixture(scope="session")
-def state_template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def state_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a state in which alpha bought and sold, beta still holds, and one signal each was refused and ignored."""
     directory = tmp_path_factory.mktemp("traded") / "state"
     directory.mkdir()
     with ThreadPoolExecutor(max_workers=1) as pool:  # pytest-asyncio owns this thread's loop
         pool.submit(asyncio.run, _trade(directory)).result()
-    yield directory
+    return directory
 
 
 @pytest.fixture

@@ -131,7 +131,7 @@ def test_allocating_moves_free_cash_only_and_the_ledger_still_agrees(trading: Tr
     assert trading("allocate", "alpha=0.1", "--state", state).exit_code == 0
     assert cash_of(state, "alpha") == pytest.approx(equity / 10, abs=Decimal("0.0001"))
     assert trading("verify", "--state", state).exit_code == 0
-    assert scalar(state, "SELECT COUNT(*) FROM movements") == "4"
+    assert scalar(state, "SELECT COUNT(*) FROM movements") == "5"
 
 
 def test_transfers_never_exceed_what_is_free() -> None:

@@ -38,9 +38,7 @@ COMMANDS: Final[dict[str, LazyCommand]] = {
     ),
     "allocate": LazyCommand("trading_cli.allocate", "allocate", "Move free cash between strategies."),
     "db": LazyCommand("trading_cli.database", "db", "Upgrade, downgrade or check the tables."),
-    "reset": LazyCommand(
-        "trading_cli.reset", "reset", "Move a paper state aside: the next start is a first one."
-    ),
+    "reset": LazyCommand("trading_cli.reset", "reset", "Move a paper state aside: the next start is a first one."),
     "doctor": LazyCommand("trading_cli.doctor", "doctor", "Check that this machine has what the platform needs."),
 }
 
