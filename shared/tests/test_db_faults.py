@@ -173,3 +173,17 @@ async def test_a_writer_waits_a_bounded_time_for_its_turn(sqlite_url: str) -> No
             await waiting
     await database.insert_candle(candle(0))
     await database.close()
+
+
+async def test_two_processes_on_one_file_take_turns(sqlite_url: str) -> None:
+    async def count_up(owner: Database) -> None:
+        for _ in range(10):
+            async with owner.get_session() as session:
+                found = await owner.read_cursors("counter", session)
+                await owner.write_cursors(session, {"counter": int(found.get("counter", 0)) + 1})
+
+    first, second = Database(sqlite_url), Database(sqlite_url)
+    await asyncio.gather(count_up(first), count_up(second))
+    assert await first.read_cursors() == {"counter": "20"}
+    await first.close()
+    await second.close()
