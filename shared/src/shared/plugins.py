@@ -99,7 +99,9 @@ class StrategyPlugin:
             raise
         except DeadlineExceeded as error:
             raise PluginError(f"{self.path}: configure gives no answer ({error}); it must end") from error
-        except Exception as error:  # a plug-in's own code: whatever it raises is its author's to read
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plug-in's own code, SystemExit too: its author's to read, not our end
             raise PluginError(
                 f"{where}: {self.path.name} refused its parameters: {_told(error)}; correct them"
             ) from error
@@ -237,7 +239,9 @@ def _import_file(path: Path, source: str) -> ModuleType:
             return importlib.import_module(name) if bundled else _run_source(name, resolved, source)
     except DeadlineExceeded as error:
         raise _Problem(f"its import gives no answer ({error})", "do nothing at module level but define") from error
-    except Exception as error:  # a plug-in's own code: whatever it raises is its author's to read
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a plug-in's own code, SystemExit too: its author's to read, not our end
         raise _Problem(f"cannot be imported: {_told(error)}", "correct the file") from error
 
 
@@ -282,7 +286,7 @@ def _strategy_class(module: ModuleType, path: Path) -> type[BaseStrategy]:
 
 
 def _name_of(cls: type[BaseStrategy]) -> str:
-    name = cls.name if isinstance(cls.name, str) else cls().name
+    name = cls.name if isinstance(cls.name, str) else _asked_name(cls)
     if not isinstance(name, str) or not name.replace("_", "").replace("-", "").isalnum() or len(name) > 64:
         raise PluginError(
             f"{cls.__name__}: name must be a short word (letters, digits, _ and -), was {name!r}; set name"
@@ -290,10 +294,22 @@ def _name_of(cls: type[BaseStrategy]) -> str:
     return name
 
 
+def _asked_name(cls: type[BaseStrategy]) -> object:
+    try:
+        with deadline(IMPORT_SECONDS_MAX):
+            return cls().name
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a plug-in's own code
+        raise PluginError(f"{cls.__name__}: cannot be made: {_told(error)}; correct its __init__") from error
+
+
 def _check_contract(strategy: BaseStrategy) -> None:
     try:
         warmup = strategy.warmup_period
-    except Exception as error:  # a plug-in's own code
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a plug-in's own code
         raise PluginError(f"{strategy.name}: warmup_period raises {_told(error)}; return a whole number") from error
     if isinstance(warmup, bool) or not isinstance(warmup, int) or warmup < 0:
         raise PluginError(f"{strategy.name}: warmup_period must be a whole number >= 0, was {warmup!r}; correct it")
