@@ -24,7 +24,7 @@ from shared.db import Database
 from shared.errors import BrokerError, DatabaseError
 from shared.events import ORDER_STREAM, WATERMARK_STREAM, Event, Watermark
 from shared.metrics import ServiceMetrics
-from shared.models import Candle, Fill, OrderSide, from_milliseconds, to_milliseconds
+from shared.models import TIMEFRAME_DELTA, Candle, Fill, OrderSide, from_milliseconds, to_milliseconds
 from shared.notifier import TelegramNotifier
 from shared.sa_models import AccountRow, ControlRow, PortfolioSnapshotRow, TradeRow
 
@@ -99,9 +99,10 @@ class PortfolioLoop:
             if until is not None:
                 for fill in await self._fills(session, until):
                     self.tracker.apply_fill(fill)
-                for symbol, timeframe in self._reader.streams:
-                    await self._mark_at(session, symbol, timeframe, until)
-        self._schedule = SnapshotSchedule(self._config.snapshot_interval, until)
+                for handled_until, symbol, timeframe in self._last_handled():
+                    await self._mark_at(session, symbol, timeframe, handled_until)
+        last = self._last_handled()
+        self._schedule = SnapshotSchedule(self._config.snapshot_interval, last[-1][0] if last else None)
         self._day_value = await self._value_at_midnight(until)
 
     def check(self) -> tuple[bool, str]:
@@ -172,13 +173,16 @@ class PortfolioLoop:
         rows = (await session.execute(query)).mappings()
         return [Fill(**{**row, "side": OrderSide(row["side"])}) for row in rows]
 
-    async def _mark_at(self, session: AsyncSession, symbol: str, timeframe: str, until: datetime) -> None:
-        open_time = self._reader.open_time((symbol, timeframe))
-        if open_time is None:
-            return
+    def _last_handled(self) -> list[tuple[datetime, str, str]]:
+        """Return when each stream's last candle closed, in the order in which they set marks: the newest close wins."""
+        opened = ((stream, self._reader.open_time(stream)) for stream in self._reader.streams)
+        return sorted((moment + TIMEFRAME_DELTA[stream[1]], *stream) for stream, moment in opened if moment is not None)
+
+    async def _mark_at(self, session: AsyncSession, symbol: str, timeframe: str, close_time: datetime) -> None:
+        open_time = close_time - TIMEFRAME_DELTA[timeframe]
         just_before = open_time - timedelta(milliseconds=1)
         for candle in await self._database.read_candles(symbol, timeframe, just_before, open_time, 1, session):
-            self.tracker.mark(symbol, candle.close, until)
+            self.tracker.mark(symbol, candle.close, close_time)
 
     async def _value_at_midnight(self, until: datetime | None) -> Decimal | None:
         if until is None:
