@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Literal
 
 from shared.domain.book import BookRules, InstanceRules
@@ -12,12 +12,13 @@ from shared.domain.fees import FeeAsset, FeeSchedule
 from shared.domain.matching import signal_age_max
 from shared.domain.risk import Limits
 from shared.domain.rounding import ZERO, Instrument
-from shared.domain.sizing import Sizing, SizingRule
+from shared.domain.sizing import Sizing, SizingRule, parse_sizing
 from shared.errors import ConfigError
-from shared.models import InstanceKey
+from shared.models import InstanceKey, to_decimal
 from shared.strategy import BaseStrategy
 
 FIXED = Sizing(SizingRule.FIXED)
+_NUMBERS = ("fee", "slippage_bps", "stop_loss_pct", "take_profit_pct", "trailing_pct")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +45,15 @@ class BacktestOptions:
     close_at_end: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what no run can mean, naming the option."""
+        """Take numbers and words as they are written; refuse what no run can mean, naming the option."""
+        for name in _NUMBERS:
+            object.__setattr__(self, name, self._number(name))
+        try:
+            object.__setattr__(self, "fee_asset", FeeAsset(self.fee_asset))
+            if isinstance(self.sizing, str):
+                object.__setattr__(self, "sizing", parse_sizing(self.sizing))
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
         if not 0 <= self.slippage_bps < 10_000:
             raise ConfigError(f"slippage_bps: must be at least 0 and below 10000, was {self.slippage_bps}")
         for name in ("stop_loss_pct", "trailing_pct"):
@@ -52,12 +61,23 @@ class BacktestOptions:
                 raise ConfigError(
                     f"{name}: must be a percent in [0, 100), was {getattr(self, name)}; 0 switches it off"
                 )
-        if not (self.take_profit_pct.is_finite() and self.take_profit_pct >= 0):
+        if self.take_profit_pct < 0:
             raise ConfigError(f"take_profit_pct: must be a percent of 0 or more, was {self.take_profit_pct}")
         if self.max_entries is not None and self.max_entries < 0:
             raise ConfigError(f"max_entries: must be 0 (unlimited) or more, was {self.max_entries}")
         if self.sizing.rule is SizingRule.RISK and self.stop_loss_pct == 0:
             raise ConfigError("sizing risk: needs a stop; set --stop-loss-pct above 0")
+        self.book_rules()  # a fee that cannot be is refused here
+
+    def _number(self, name: str) -> Decimal:
+        value = getattr(self, name)
+        try:
+            number = to_decimal(value)
+        except (InvalidOperation, TypeError, ValueError):
+            raise ConfigError(f"{name}: must be a number, was {value!r}") from None
+        if not number.is_finite():
+            raise ConfigError(f"{name}: must be a finite number, was {value}")
+        return number
 
     def book_rules(self) -> BookRules:
         """Return what holds for the whole account."""

@@ -71,7 +71,6 @@ def run_backtest(
     instruments = load_instruments(request.instrument, [request.symbol])
     options = replace(request.options, instrument=instruments[request.symbol])
     engine = BacktestEngine(strategy, request.initial_balance, options, clock=clock)
-    options.book_rules()  # what cannot be paid is said before the candles are read
 
     started = clock.monotonic()
     data = load_candles(
