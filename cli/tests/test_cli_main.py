@@ -14,9 +14,11 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from backtester.command import DATABASE_FILE as BACKTEST_DATABASE_FILE
 from shared.errors import ConfigError, PluginError, StateLocked, VenueUnavailable
 from trading_cli import main as root
 from trading_cli.main import COMMANDS, main
+from trading_cli.state_dir import DATABASE_FILE
 
 type Trading = Callable[..., Result]
 
@@ -153,3 +155,7 @@ def test_a_name_that_no_strategy_can_bear_is_refused(trading: Trading, name: str
     result = trading("new-strategy", name)
     assert (result.exit_code, said in result.stderr) == (2, True), result.stderr
     assert not Path("strategies").exists()
+
+
+def test_backtest_and_state_mean_the_same_database_file() -> None:
+    assert DATABASE_FILE == BACKTEST_DATABASE_FILE

@@ -24,7 +24,7 @@ from shared.errors import ConfigError
 from shared.instances import allocation_shares
 from shared.models import InstanceKey, from_milliseconds
 from shared.sa_models import AccountRow, AllocationRow, MovementRow, OrderRow, PositionRow, StrategyPositionRow
-from trading_cli.rows_output import short_number
+from trading_cli.rows_output import short_money
 from trading_cli.state_dir import hold_state
 from trading_cli.stored_state import find_state, read_stored, state_options
 
@@ -206,8 +206,8 @@ def _show(account: Account, wanted: Mapping[InstanceKey, Decimal], transfers: Se
         before, delta = plus(each.cash, each.value), deltas.get(each.key, ZERO)
         note = "  (holds or has ordered something: gives nothing)" if each.is_busy and delta <= 0 else ""
         click.echo(
-            f"{each.key}: {wanted.get(each.key, ZERO):.2%} of equity, has {short_number(before)}, "
-            f"moves {delta:+,.2f}, then {short_number(plus(before, delta))} {account.quote_asset}{note}"
+            f"{each.key}: {wanted.get(each.key, ZERO):.2%} of equity, has {short_money(before)}, "
+            f"moves {delta:+,.2f}, then {short_money(plus(before, delta))} {account.quote_asset}{note}"
         )
     if not transfers:
         click.echo("nothing to move")

@@ -26,7 +26,9 @@ class LazyCommand(NamedTuple):
 COMMANDS: Final[dict[str, LazyCommand]] = {
     "up": LazyCommand("trading_cli.up", "up", "Run the whole platform in this process, on paper money."),
     "run": LazyCommand("trading_cli.run", "run", "Run one service in a process of its own."),
-    "backtest": LazyCommand("backtester.command", "backtest", "Run a strategy over history and say what it is worth."),
+    "backtest": LazyCommand(
+        "trading_cli.backtest", "backtest", "Run a strategy over history and say what it is worth."
+    ),
     "status": LazyCommand("trading_cli.status", "status", "Show account, strategies, refusals, gaps and lag."),
     "orders": LazyCommand("trading_cli.tables", "orders", "List orders, newest first."),
     "trades": LazyCommand("trading_cli.tables", "trades", "List fills, newest first."),

@@ -29,9 +29,18 @@ NUMBERS = frozenset(
 
 def show_rows(rows: Sequence[Row], columns: Sequence[str], title: str) -> None:
     """Print a table as wide as the terminal."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table = Table(
+        title=title, title_justify="left", box=None, pad_edge=False, header_style="bold", expand="reason" in columns
+    )
     for column in columns:
-        table.add_column(column, justify="right" if column in NUMBERS else "left", overflow="fold")
+        is_reason = column == "reason"  # it takes what room is left; JSON and CSV have it whole
+        table.add_column(
+            column,
+            justify="right" if column in NUMBERS else "left",
+            overflow="ellipsis" if is_reason else "fold",
+            no_wrap=is_reason,
+            ratio=1 if is_reason else None,
+        )
     for row in rows:
         table.add_row(*(Text(short_text(row[column])) for column in columns))
     console().print(table)
@@ -91,6 +100,11 @@ def short_number(value: Decimal) -> str:
     decimals = 2 if value == 0 or abs(value) >= 100 else 4 if abs(value) >= 1 else 8
     text = f"{value:,.{decimals}f}"
     return text if decimals == 2 else text.rstrip("0").rstrip(".")
+
+
+def short_money(value: Decimal) -> str:
+    """Return an amount of quote money: two decimals, four where it is less than one."""
+    return f"{value:,.2f}" if value == 0 or abs(value) >= 1 else f"{value:,.4f}"
 
 
 def trimmed(value: Decimal) -> Decimal:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from trading_cli.overview import InstanceOverview, Overview, read_overview
-from trading_cli.rows_output import console, short_number, short_text, to_json
+from trading_cli.rows_output import console, short_money, short_number, short_text, to_json
 from trading_cli.state_dir import state_holder
 from trading_cli.stored_state import StoredState, find_state, read_stored, state_options
 
@@ -74,8 +74,8 @@ def _head_lines(stored: StoredState, overview: Overview, holder: int | None) -> 
     exposure = account.exposure / account.equity * 100 if account.equity else account.exposure
     lines += [
         f"{account.mode}  up to {short_text(account.as_of)} UTC",
-        f"equity {short_number(account.equity)} {account.quote_asset} ({percent:+.2f} %)   "
-        f"cash {short_number(account.cash)}   day PnL {short_number(account.day_pnl)}   "
+        f"equity {short_money(account.equity)} {account.quote_asset} ({percent:+.2f} %)   "
+        f"cash {short_money(account.cash)}   day PnL {short_money(account.day_pnl)}   "
         f"drawdown {account.drawdown_pct:.2f} %   exposure {exposure:.1f} %",
         _state_line(overview),
     ]
@@ -92,10 +92,16 @@ def _state_line(overview: Overview) -> str:
 
 
 def _instance_table(overview: Overview) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
     for column in INSTANCE_COLUMNS:
-        is_text = column in ("strategy", "symbol", "last signal")
-        table.add_column(column, justify="left" if is_text else "right", no_wrap=column != "last signal")
+        is_last, is_text = column == "last signal", column in ("strategy", "symbol", "last signal")
+        table.add_column(  # the last one takes what room is left, and ends in ... where that is too little
+            column,
+            justify="left" if is_text else "right",
+            no_wrap=True,
+            overflow="ellipsis",
+            ratio=1 if is_last else None,
+        )
     for instance in overview.instances:
         table.add_row(*(Text(short_text(cell)) for cell in _cells(instance)))
     return table
@@ -111,8 +117,8 @@ def _cells(instance: InstanceOverview) -> list[str]:
         str(instance.fills),
         short_number(instance.quantity) if instance.quantity else "-",
         short_number(instance.avg_entry_price) if instance.quantity else "-",
-        short_number(instance.pnl),
-        short_number(instance.fees),
+        short_money(instance.pnl),
+        short_money(instance.fees),
         bps,
         "-" if last is None else str(last),
     ]
