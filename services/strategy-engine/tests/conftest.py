@@ -18,6 +18,7 @@ from shared.metrics import ServiceMetrics
 from shared.models import Candle, InstanceKey, OrderSide, Signal, to_milliseconds
 from shared.strategy import BaseStrategy
 from shared.strategy_runner import InstanceStamp, StrategyRunner
+from shared.watchdog import CallGuard
 from strategy_engine.config import StrategyConfig
 from strategy_engine.engine import StrategyEngine
 from strategy_engine.loop import EngineLoop
@@ -52,7 +53,7 @@ def runner(
     key: InstanceKey, strategy: BaseStrategy | None = None, *, config_hash: str = "", call_seconds_max: float = 2.0
 ) -> StrategyRunner:
     stamp = InstanceStamp(age_max=timedelta(minutes=5), config_hash=config_hash)
-    return StrategyRunner(key, strategy or SwingStrategy(), stamp, call_seconds_max=call_seconds_max)
+    return StrategyRunner(key, strategy or SwingStrategy(), stamp, guard=CallGuard(call_seconds_max))
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from shared.models import InstanceKey
 from shared.plugins import Discovery, StrategyPlugin, bundled_strategies_dir, config_hash, discover
 from shared.strategy import BaseStrategy
 from shared.strategy_runner import InstanceStamp, StrategyRunner
+from shared.watchdog import CallGuard
 
 BPS = Decimal(10_000)
 
@@ -36,12 +37,12 @@ class InstancePlan:
     share: Decimal
     code_hash: str
 
-    def runner(self, mode: str) -> StrategyRunner:
+    def runner(self, mode: str, guard: CallGuard | None = None) -> StrategyRunner:
         """Return the runner that feeds this instance."""
         stamp = InstanceStamp(
             age_max=self.rules.age_max, mode=mode, config_hash=config_hash(self.strategy), code_hash=self.code_hash
         )
-        return StrategyRunner(self.key, self.strategy, stamp)
+        return StrategyRunner(self.key, self.strategy, stamp, guard=guard)
 
 
 @dataclass(frozen=True, slots=True)

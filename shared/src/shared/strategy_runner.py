@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from shared.domain.rounding import money
 from shared.models import Candle, InstanceKey, OrderSide, Signal
 from shared.strategy import BaseStrategy, CompiledStrategy, stamp_signal
-from shared.watchdog import deadline
+from shared.watchdog import CallGuard
 
 CALL_SECONDS_MAX = 2.0
 REASON_LENGTH_MAX = 500
@@ -39,14 +39,14 @@ class StrategyRunner:
         strategy: BaseStrategy,
         stamp: InstanceStamp,
         *,
-        call_seconds_max: float = CALL_SECONDS_MAX,
+        guard: CallGuard | None = None,
     ) -> None:
         self.key = key
         self.strategy = strategy
         self.stamp = stamp
         self.candles_seen = 0
         self.fault = ""
-        self._call_seconds_max = call_seconds_max
+        self._guard = guard or CallGuard(CALL_SECONDS_MAX)
         self._is_compiled = isinstance(strategy, CompiledStrategy)
         self._warmup = 0
         self._guarded(self._read_warmup, None)
@@ -99,7 +99,7 @@ class StrategyRunner:
 
     def notices(self) -> list[str]:
         """Return the fault, or what the strategy has to say about itself."""
-        words = [] if self.fault else self._guarded(self.strategy.notices, [])
+        words: list[str] = [] if self.fault else self._guarded(self.strategy.notices, [])
         return [f"put aside, {self.fault}"] if self.fault else words
 
     def _guarded[T](self, call: Callable[[], T], otherwise: T) -> T:
@@ -126,8 +126,7 @@ class StrategyRunner:
             return self.strategy.on_candle(candle)  # its step leaves out what is not finite by itself
         if not _is_finite(candle):
             return None
-        with deadline(self._call_seconds_max):
-            signal = self.strategy.on_candle(candle)
+        signal = self._guard.call(self.strategy.on_candle, candle)
         return None if signal is None else self._checked(signal, candle)
 
     def _checked(self, signal: Signal, candle: Candle) -> Signal:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any, Self
 
 
 class DeadlineExceeded(BaseException):
@@ -27,9 +28,58 @@ def deadline(seconds: float) -> Iterator[None]:
         raise DeadlineExceeded(f"no answer within {seconds:g} s")
 
     before = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    timer = signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, *timer)
+
+
+class CallGuard:
+    """Bounds very many short calls with one ticking timer, where a timer of its own for each would cost more than they.
+
+    Entered, a call that is still the same one at two ticks is interrupted: after one to two times `seconds`. Not
+    entered, every call has a `deadline` of its own.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._is_ticking = False
+        self._is_calling = False
+        self._calls = 0
+        self._calls_at_tick = -1
+        self._before: Any = None
+        self._timer: tuple[float, float] = (0.0, 0.0)
+
+    def call[**P, T](self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what `function` returns, or raise `DeadlineExceeded`."""
+        if not self._is_ticking:
+            with deadline(self.seconds):
+                return function(*args, **kwargs)
+        self._calls += 1
+        self._is_calling = True
+        try:
+            return function(*args, **kwargs)
+        finally:
+            self._is_calling = False
+
+    def __enter__(self) -> Self:
+        """Start ticking, where timer signals arrive."""
+        if threading.current_thread() is threading.main_thread() and not self._is_ticking:
+            self._before = signal.signal(signal.SIGALRM, self._tick)
+            self._timer = signal.setitimer(signal.ITIMER_REAL, self.seconds, self.seconds)
+            self._is_ticking = True
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop ticking and leave signals as they were."""
+        if self._is_ticking:
+            self._is_ticking = False
+            signal.setitimer(signal.ITIMER_REAL, *self._timer)
+            signal.signal(signal.SIGALRM, self._before)
+
+    def _tick(self, _signum: int, _frame: FrameType | None) -> None:
+        if self._is_calling and self._calls == self._calls_at_tick:
+            raise DeadlineExceeded(f"no answer within {self.seconds:g} s")
+        self._calls_at_tick = self._calls

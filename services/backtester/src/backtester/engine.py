@@ -26,7 +26,8 @@ from shared.domain.rounding import ZERO, minus, money, plus, times
 from shared.domain.trade_records import TradeRecord
 from shared.errors import ConfigError
 from shared.models import TIMEFRAME_DELTA, Candle, Fill, InstanceKey, OrderStatus, Signal, to_decimal
-from shared.strategy_runner import InstanceStamp, StrategyRunner
+from shared.strategy_runner import CALL_SECONDS_MAX, InstanceStamp, StrategyRunner
+from shared.watchdog import CallGuard
 
 PROGRESS_CANDLES = 5_000
 
@@ -79,8 +80,9 @@ class BacktestEngine:
         listed = candles if isinstance(candles, Sequence) else list(candles)
         started = self._clock.monotonic()
         run = _Run(self._strategy, self._balance, self._options, listed)
-        run.feed_history(history)
-        run.play(listed if on_progress is None else _reported(listed, on_progress))
+        with run.guard:
+            run.feed_history(history)
+            run.play(listed if on_progress is None else _reported(listed, on_progress))
         return run.result(self._clock.monotonic() - started)
 
 
@@ -95,6 +97,7 @@ class _Run:
         self._candles = candles
         self._book = Book(options.book_rules(), balance)
         self._runners: dict[tuple[str, str], StrategyRunner] = {}
+        self.guard = CallGuard(CALL_SECONDS_MAX)
         streams = sorted({(candle.symbol, candle.timeframe) for candle in candles})
         for stream in streams:
             self._open(stream, balance / len(streams), is_only=len(streams) == 1)
@@ -111,7 +114,7 @@ class _Run:
         strategy.reset()
         key = InstanceKey(strategy.name, *stream)
         stamp = InstanceStamp(age_max=signal_age_max(stream[1], self._options.age_max), mode="backtest")
-        self._runners[stream] = StrategyRunner(key, strategy, stamp)  # type: ignore[arg-type]
+        self._runners[stream] = StrategyRunner(key, strategy, stamp, guard=self.guard)  # type: ignore[arg-type]
         self._book.open_account(key, self._options.instance_rules(key, strategy), money(cash))  # type: ignore[arg-type]
 
     def feed_history(self, history: Iterable[Candle]) -> None:

@@ -11,7 +11,8 @@ from shared.domain.matching import signal_age_max
 from shared.events import SIGNAL_STREAM, SignalEvent
 from shared.models import TIMEFRAME_DELTA, Candle, InstanceKey, Signal
 from shared.strategy import BaseStrategy
-from shared.strategy_runner import InstanceStamp, StrategyRunner
+from shared.strategy_runner import CALL_SECONDS_MAX, InstanceStamp, StrategyRunner
+from shared.watchdog import CallGuard
 
 READ_COUNT = 500
 STREAMS_MAX = 1_000
@@ -28,8 +29,10 @@ class StrategyEngine:
         *,
         runners: Iterable[StrategyRunner] = (),
         age_max: timedelta | None = None,
+        guard: CallGuard | None = None,
     ) -> None:
         self._broker = broker
+        self._guard = guard or CallGuard(CALL_SECONDS_MAX)
         self._templates = sorted(strategies, key=lambda strategy: strategy.name)
         self._age_max = age_max
         self._by_stream: dict[Stream, list[StrategyRunner]] = {}
@@ -46,11 +49,12 @@ class StrategyEngine:
     def handle(self, candles: Sequence[Candle]) -> list[Signal]:
         """Return the signals of candles that are in business order: close time, symbol, timeframe, then strategy."""
         signals = []
-        for candle in candles:
-            for runner in self._runners_of((candle.symbol, candle.timeframe)):
-                signal = runner.feed(candle)
-                if signal is not None:
-                    signals.append(signal)
+        with self._guard:
+            for candle in candles:
+                for runner in self._runners_of((candle.symbol, candle.timeframe)):
+                    signal = runner.feed(candle)
+                    if signal is not None:
+                        signals.append(signal)
         return signals
 
     async def process_once(self, stream: str, last_id: str) -> str:
@@ -98,7 +102,7 @@ class StrategyEngine:
                 has_own_params = stream[0] in template.symbol_params
                 strategy = template.for_symbol(stream[0]) if has_own_params else copy.deepcopy(template)
                 strategy.reset()
-                runners.append(StrategyRunner(InstanceKey(strategy.name, *stream), strategy, stamp))
+                runners.append(StrategyRunner(InstanceKey(strategy.name, *stream), strategy, stamp, guard=self._guard))
             self._by_stream[stream] = runners
         return runners
 

@@ -12,6 +12,8 @@ from shared.instances import RunPlan, plan_run
 from shared.outbox import OutboxLimits, OutboxRelay
 from shared.service import run_service, supervise
 from shared.standalone import ServiceParts, open_parts
+from shared.strategy_runner import CALL_SECONDS_MAX
+from shared.watchdog import CallGuard
 from strategy_engine.config import StrategyConfig
 from strategy_engine.engine import StrategyEngine
 from strategy_engine.loop import EngineLoop
@@ -21,9 +23,10 @@ SERVICE = "strategy-engine"
 
 def build_engine(settings: Settings, plan: RunPlan, parts: ServiceParts, relay: OutboxRelay) -> EngineLoop:
     """Return the engine's loop over the planned instances."""
-    runners = [each.runner(settings.trading_mode) for each in plan.instances]
+    guard = CallGuard(CALL_SECONDS_MAX)
+    runners = [each.runner(settings.trading_mode, guard) for each in plan.instances]
     return EngineLoop(
-        StrategyEngine(parts.broker, runners=runners),
+        StrategyEngine(parts.broker, runners=runners, guard=guard),
         parts.database,
         parts.broker,
         StrategyConfig.from_settings(settings),
