@@ -22,6 +22,7 @@ MESSAGES_MAX = 1_000
 RETRY_SECONDS = 1.0
 DEAD_LETTERS_MAX = 10_000
 PAYLOAD_CHARACTERS_MAX = 4_000
+TURN_SECONDS_MAX = 60.0
 
 
 class DoorBell:
@@ -48,6 +49,8 @@ class DoorBell:
         self._metrics = metrics
         self._dead_letters_max = dead_letters_max
         self._heard: list[Message] = []
+        self._turned_at: float | None = None
+        self._trouble = ""
 
     async def follow(self, step: Callable[[], Awaitable[bool]], stop: asyncio.Event) -> None:
         """Call `step` while it finds something to do, and wait for the bell when it does not, until `stop`.
@@ -55,17 +58,29 @@ class DoorBell:
         A database or bus that is away is waited for; any other fault ends the service.
         """
         while not stop.is_set():
+            self._turned_at = self._clock.monotonic()
             try:
                 handled = await step()
+                self._trouble = ""
                 await self.ack()
                 if not handled:
                     await self.wait()
             except (DatabaseError, BrokerError) as error:
                 if not error.retryable:
                     raise
+                self._trouble = str(error)
                 self._metrics.error(error)
-                self._log.warning("service.waits", error=str(error))
+                self._log.warning("service.waits", error=self._trouble)
                 await self._clock.sleep(RETRY_SECONDS)
+
+    def check(self, watermark: datetime | None) -> tuple[bool, str]:
+        """Return whether the service's loop turns, and how far it has come or what holds it up."""
+        still = 0.0 if self._turned_at is None else self._clock.monotonic() - self._turned_at
+        if self._trouble:
+            return False, self._trouble
+        if still > TURN_SECONDS_MAX:
+            return False, f"one step has been under way for {still:.0f} s, at most {TURN_SECONDS_MAX:.0f} s are usual"
+        return True, f"handled up to {watermark}" if watermark else "waiting for candles"
 
     async def wait(self) -> None:
         """Return when something was said, or after half a second; what cannot be read becomes a dead letter."""

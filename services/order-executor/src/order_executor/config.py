@@ -25,7 +25,10 @@ def plain_rules(key: InstanceKey) -> InstanceRules:
 
 @dataclass(frozen=True, slots=True)
 class ExecutorConfig:
-    """How the executor runs. `shares` are fractions of equity, `instances` the enabled ones."""
+    """How the executor runs. `shares` are fractions of equity, `instances` the enabled ones.
+
+    `adopts`: nobody listed the instances; each gets a sub-account when it first speaks, none is an orphan.
+    """
 
     rules: BookRules = field(default_factory=BookRules)
     instances: Mapping[InstanceKey, InstanceRules] = field(default_factory=dict)
@@ -40,6 +43,8 @@ class ExecutorConfig:
     batch_rows_max: int = 500
     default_rules: Callable[[InstanceKey], InstanceRules] = plain_rules
     stop_loss_pct: Decimal | None = None
+    adopts: bool = False
+    dead_letters_max: int = 10_000
 
     @classmethod
     def from_settings(
@@ -63,6 +68,7 @@ class ExecutorConfig:
             watermark_wait_seconds=settings.watermark_wait_seconds,
             batch_rows_max=settings.batch_rows_max,
             default_rules=default_rules,
+            dead_letters_max=settings.dead_letters_max,
         )
 
 

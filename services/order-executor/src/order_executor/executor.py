@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -15,14 +16,19 @@ from order_executor.config import ACCOUNT, ExecutorConfig
 from order_executor.notices import notify
 from order_executor.recording import decided_ids, write_records
 from order_executor.records import account_row, order_event, position_rows, sub_account_row, to_records
-from order_executor.recovery import adopt_instance, open_book
+from order_executor.recovery import open_book, read_control
 from order_executor.risk_manager import RiskManager
+from order_executor.signals import exact, refusal_of
+from order_executor.sub_accounts import SubAccounts, adopt_instance
 from order_executor.venues.port import Venue
 from shared.broker import Broker
 from shared.db import Database
 from shared.domain.book import Book
-from shared.domain.effects import Effect, Placed
+from shared.domain.effects import REFUSED, Declined, Effect, Placed, StateChanged
 from shared.domain.paper import PaperVenue
+from shared.domain.positions import is_dust
+from shared.domain.risk import ControlState
+from shared.domain.rounding import sellable_quantity
 from shared.errors import BrokerError, ConfigError
 from shared.events import ORDER_STREAM, SIGNAL_STREAM
 from shared.models import Candle, InstanceKey, Order, Signal
@@ -63,17 +69,21 @@ class OrderExecutor:
         *,
         config: ExecutorConfig | None = None,
     ) -> None:
-        if not dry_run and exchange is None:
-            raise ConfigError("order executor: dry_run is off but there is no exchange to send orders to; use paper")
+        if not dry_run:
+            raise ConfigError(
+                f"order executor: dry_run is off, but this build sends nothing to {exchange or 'an exchange'}; "
+                "it trades on paper only, leave dry_run on"
+            )
         chosen = config or ExecutorConfig()
         if config is None:
             rules = msgspec.structs.replace(chosen.rules, limits=risk_manager.limits)
-            chosen = dataclasses.replace(chosen, rules=rules, stop_loss_pct=risk_manager.stop_loss_pct)
+            chosen = dataclasses.replace(chosen, rules=rules, stop_loss_pct=risk_manager.stop_loss_pct, adopts=True)
         self.config = chosen
         self._broker = broker
         self._database = db
         self._notifier = notifier
         self._paper: PaperVenue | None = None
+        self._turn = asyncio.Lock()  # one decision after the other: they share the book
 
     @property
     def book(self) -> Book:
@@ -91,18 +101,22 @@ class OrderExecutor:
         self._paper = PaperVenue(await open_book(self._database, self.config))
 
     async def execute(self, signal: Signal) -> Order | None:
-        """Return the PENDING order that `signal` makes, stored and published; None when it is refused or ignored."""
-        if not self.is_loaded:
-            await self.load()
+        """Return the PENDING order that `signal` makes, stored and published; None when it is refused or ignored.
+
+        A signal that was decided before makes nothing new and gives None.
+        """
+        refusal = refusal_of(signal, self.config.quote_asset)
+        if refusal is not None and not refusal.is_storable:
+            declined = Declined(signal, REFUSED, "invalid_signal", refusal.detail, signal.created_at)
+            await self._tell([declined])
+            return None
+        signal = exact(signal)
         async with self._transaction() as session:
             await self._database.insert_signal(signal, session)
-            if signal.instance not in self.book.accounts:
-                await adopt_instance(self._database, session, self.book, self.config, signal.instance)
-                self._paper = PaperVenue(self.book)
-            self.book.set_mark(signal.symbol, signal.price, signal.created_at)
-            step = Step(signal.created_at, (), (signal,))
-            effects, touched = await self._decide([step], session)
-            await self._record(session, effects, touched, signal.created_at)
+            if refusal is not None:
+                effects = await self._refuse(session, signal, refusal.detail)
+            else:
+                effects = await self._take(session, signal)
             await self._database.ack_outbox(session, SIGNAL_STREAM, [signal.id])
         await self._tell(effects)
         for effect in effects:
@@ -112,40 +126,91 @@ class OrderExecutor:
                 return effect.order
         return None
 
-    async def handle(self, steps: Sequence[Step], cursors: Mapping[str, int], watermark: datetime) -> list[Effect]:
-        """Run close times through the book and record them with the reader's cursors, all in one transaction."""
-        signals = [signal for step in steps for signal in step.signals]
+    async def handle(
+        self, steps: Sequence[Step], cursors: Mapping[str, int], watermark: datetime, handled_keys: Sequence[str] = ()
+    ) -> list[Effect]:
+        """Run close times through the book and record them with the reader's cursors, all in one transaction.
+
+        The messages of the steps' signals are acknowledged in it, and those of `handled_keys`.
+        """
+        keys = [signal.id for step in steps for signal in step.signals] + list(handled_keys)
         async with self._transaction() as session:
+            changes = await self._obey_control(session, watermark)
             effects, touched = await self._decide(steps, session)
             await self._record(session, effects, touched, watermark)
-            if signals:
-                await self._database.ack_outbox(session, SIGNAL_STREAM, [signal.id for signal in signals])
+            if keys:
+                await self._database.ack_outbox(session, SIGNAL_STREAM, keys)
             await self._database.write_cursors(session, cursors)
-        await self._tell(effects)
-        return effects
+        await self._tell([*changes, *effects])
+        return [*changes, *effects]
 
     async def close_orphans(self, as_of: datetime) -> list[Effect]:
         """Place the orders that end every orphan's position at the next open."""
-        assert self._paper is not None, "executor: orphans are closed after loading"
         effects: list[Effect] = []
         async with self._transaction() as session:
+            assert self._paper is not None, "executor: a transaction has a book"
             for account in list(self.book.accounts.values()):
                 mark = self.book.marks.get(account.key.symbol)
                 if account.is_orphan and account.holding.quantity and mark is not None:
                     placed = self._paper.close_orphan(account, mark, as_of)
                     effects.extend([placed] if placed else [])
             await self._record(session, effects, self._touched(as_of), as_of)
+        await self._tell(effects)
         return effects
 
     @contextlib.asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncSession]:
-        """Open one transaction; when it fails the book, which ran ahead of it, is forgotten."""
-        try:
-            async with self._database.get_session() as session:
-                yield session
-        except BaseException:
-            self._paper = None
-            raise
+        """Open one transaction on the loaded book; when it fails the book, which ran ahead of it, is forgotten."""
+        async with self._turn:
+            if not self.is_loaded:
+                await self.load()
+            try:
+                async with self._database.get_session() as session:
+                    yield session
+            except BaseException:
+                self._paper = None
+                raise
+
+    async def _take(self, session: AsyncSession, signal: Signal) -> list[Effect]:
+        """Decide one signal on its own, at its own price and time."""
+        changes = await self._obey_control(session, signal.created_at)
+        if signal.instance not in self.book.accounts and self.config.adopts:
+            owners = SubAccounts(self._database, session, self.book, self.config, signal.created_at)
+            await adopt_instance(owners, signal.instance)
+            self._paper = PaperVenue(self.book)
+        self.book.set_mark(signal.symbol, signal.price, signal.created_at)
+        effects, touched = await self._decide([Step(signal.created_at, (), (signal,))], session)
+        await self._record(session, effects, touched, signal.created_at)
+        return [*changes, *effects]
+
+    async def _refuse(self, session: AsyncSession, signal: Signal, detail: str) -> list[Effect]:
+        """Record a signal that no book can read."""
+        if await decided_ids(session, [signal.id]):
+            return []
+        effects: list[Effect] = [Declined(signal, REFUSED, "invalid_signal", detail, signal.created_at)]
+        await write_records(self._database, session, to_records(effects, ACCOUNT))
+        return effects
+
+    async def _obey_control(self, session: AsyncSession, as_of: datetime) -> list[Effect]:
+        """Take over what the kill switch says, inside the transaction that acts on it."""
+        order = await read_control(session)
+        if order.state is self.book.control:
+            return []
+        self.book.control = order.state
+        return [StateChanged(order.state, order.reason, f"the kill switch, set by {order.set_by or 'nobody'}", as_of)]
+
+    def _flatten(self, as_of: datetime) -> list[Effect]:
+        """Return the orders that end every position at the next open."""
+        book = self.book
+        effects: list[Effect] = []
+        for key in sorted(book.accounts):
+            account, mark = book.accounts[key], book.marks.get(key.symbol)
+            quantity = sellable_quantity(account.holding.quantity, account.rules.instrument.step_size)
+            if mark is None or account.working or is_dust(quantity, mark, account.rules.instrument):
+                continue
+            order = book.reducing_order(account, quantity=quantity, price=mark, as_of=as_of, purpose="flatten")
+            effects.append(book.place(order, None))
+        return effects
 
     async def _decide(
         self, steps: Sequence[Step], session: AsyncSession
@@ -155,8 +220,14 @@ class OrderExecutor:
         effects: list[Effect] = []
         touched: dict[InstanceKey, Touch] = {}
         for step in steps:
-            fresh = [signal for signal in step.signals if signal.id not in known]
+            fresh = []
+            for signal in step.signals:
+                if signal.id not in known:
+                    known.add(signal.id)
+                    fresh.append(signal)
             effects.extend(self._paper.advance(step.as_of, step.candles, fresh))
+            if self.book.control is ControlState.FLATTEN:
+                effects.extend(self._flatten(step.as_of))
             touched |= self._touched(step.as_of)
         return effects, touched
 

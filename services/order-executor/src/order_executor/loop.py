@@ -3,27 +3,47 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
+from typing import NamedTuple
 
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.stdlib import BoundLogger
 
 from order_executor.executor import OrderExecutor, Step
-from shared.broker import Broker, Message
+from order_executor.measures import count_effects, show_account
+from shared.broker import Broker
 from shared.candle_reader import CandleReader
 from shared.clock import Clock
-from shared.db import Database
+from shared.db import Database, OutboxMessage
 from shared.domain.effects import Effect
-from shared.errors import BrokerError, DatabaseError
-from shared.events import SIGNAL_STREAM, WATERMARK_STREAM, Event, SignalEvent, Watermark
+from shared.door_bell import DoorBell
+from shared.errors import MalformedMessage
+from shared.events import SIGNAL_STREAM, WATERMARK_STREAM, SignalEvent
 from shared.metrics import ServiceMetrics
-from shared.models import Candle, Signal, from_milliseconds
+from shared.models import Candle, OrderSide, Signal, from_milliseconds
+from shared.sa_models import SignalRow
 
 GROUP = "order-executor"
-BELL_WAIT_MS = 500
-BELLS_MAX = 1_000
 SIGNALS_MAX = 2_000
-RETRY_SECONDS = 1.0
+
+
+class Due(NamedTuple):
+    """What one transaction handles: everything up to `watermark`."""
+
+    candles: list[Candle]
+    signals: list[Signal]
+    unreadable_keys: list[str]
+    watermark: datetime
+
+
+class Awaited(NamedTuple):
+    """A live close time that the engine has not finished, and since when (machine time) it is waited for."""
+
+    close_time: datetime
+    since: float
 
 
 class ExecutorLoop:
@@ -42,101 +62,124 @@ class ExecutorLoop:
     ) -> None:
         self.executor = executor
         self._database = database
-        self._broker = broker
         self._clock = clock
         self._log = log
         self._metrics = metrics
         self._on_commit = on_commit
         config = executor.config
         self._reader = CandleReader(database, "executor", config.streams, config.batch_rows_max)
-        self._silent_since: float | None = None
+        self._bell = DoorBell(
+            broker,
+            database,
+            GROUP,
+            [SIGNAL_STREAM, WATERMARK_STREAM],
+            clock=clock,
+            log=log,
+            metrics=metrics,
+            dead_letters_max=config.dead_letters_max,
+        )
+        self._is_placed = False
+        self._awaited: Awaited | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Handle close times until `stop`; a database or bus that is away is waited for."""
-        bells: list[Message] = []
-        is_ready = False
-        while not stop.is_set():
-            try:
-                if not is_ready or not self.executor.is_loaded:
-                    await self.load()
-                    is_ready = True
-                handled = await self.step()
-                if bells:
-                    await self._broker.ack(GROUP, bells)
-                    bells = []
-                if not handled:
-                    bells = await self._wait()
-            except (DatabaseError, BrokerError) as error:
-                if not error.retryable:
-                    raise
-                self._metrics.error(error)
-                self._log.warning("executor.waits", error=str(error))
-                await self._clock.sleep(RETRY_SECONDS)
+        await self._bell.follow(self.step, stop)
 
     async def load(self) -> None:
         """Rebuild the book and find the place to go on from."""
         await self.executor.load()
         await self._reader.load()
+        self._is_placed = True
         if self.executor.config.orphans == "close" and self._reader.watermark is not None:
             await self.executor.close_orphans(self._reader.watermark)
 
     def check(self) -> tuple[bool, str]:
         """Return whether the loop is well, and how far it has come."""
-        return True, f"handled up to {self._reader.watermark}" if self._reader.watermark else "waiting for candles"
+        return self._bell.check(self._reader.watermark)
 
     async def step(self) -> bool:
         """Handle what is complete now, in one transaction; return whether there was anything."""
-        candles, signals, watermark = await self._next()
-        if watermark is None or (not candles and not signals and watermark == self._reader.watermark):
+        if not (self._is_placed and self.executor.is_loaded):
+            await self.load()
+        due = await self._next()
+        before = self._reader.watermark
+        if due is None or (not due.candles and not due.signals and due.watermark == before):
             return False
-        steps = plan_steps(candles, signals, self._reader.watermark)
+        steps = plan_steps(due.candles, due.signals, before)
+        cursors = self._reader.cursors(due.candles, due.watermark)
         with self._metrics.processing():
-            effects = await self.executor.handle(steps, self._reader.cursors(candles, watermark), watermark)
-        self._reader.advance(candles, watermark)
-        self._metrics.event("signal", len(signals))
+            effects = await self.executor.handle(steps, cursors, due.watermark, due.unreadable_keys)
+        self._reader.advance(due.candles, due.watermark)
+        self._metrics.event("signal", len(due.signals))
+        count_effects(self._metrics, effects)
+        show_account(self._metrics, self.executor.book)
         self._on_commit(effects)
-        await self._broker.publish(WATERMARK_STREAM, Event(data=Watermark(service=GROUP), as_of=watermark))
+        await self._bell.announce(due.watermark)
         return True
 
-    async def _next(self) -> tuple[list[Candle], list[Signal], datetime | None]:
+    async def _next(self) -> Due | None:
+        before = self._reader.watermark
         async with self._database.read() as session:
             stored = (await self._database.read_cursors("engine/watermark", session)).get("engine/watermark")
             engine = from_milliseconds(int(stored)) if stored is not None else None
-            outbox = await self._database.pending_outbox(SIGNAL_STREAM, SIGNALS_MAX, session=session)
-            until = engine
-            if not self.executor.config.is_deterministic and self._is_engine_silent(engine):
-                until = None
+            if not self.executor.config.is_deterministic:
+                candles, whole = await self._reader.page(session, None)
+                horizon = self._live_horizon(candles, whole, engine)
             elif engine is None:
-                return [], [], None
-            candles, horizon = await self._reader.page(session, until)
-        if horizon is None:
-            horizon = self._reader.watermark
-        if len(outbox) >= SIGNALS_MAX and horizon is not None and outbox[-1].as_of is not None:
-            horizon = min(horizon, outbox[-1].as_of - timedelta(microseconds=1))
-        if horizon is None:
-            return [], [], None
-        due = [SignalEvent.decode(row.payload).data for row in outbox if row.as_of is not None and row.as_of <= horizon]
-        return [candle for candle in candles if candle.close_time <= horizon], due, horizon
+                return None
+            else:
+                candles, horizon = await self._reader.page(session, engine)
+                self._metrics.lag("signals", (engine - (horizon or engine)).total_seconds())
+            if horizon is None or (before is not None and horizon < before):
+                horizon = before
+            if horizon is None:
+                return None
+            signals, unreadable_keys = await self._due_signals(session, horizon)
+        return Due([candle for candle in candles if candle.close_time <= horizon], signals, unreadable_keys, horizon)
 
-    def _is_engine_silent(self, engine: datetime | None) -> bool:
-        """Return whether a live engine has been behind this executor's candles for too long: stops go on without it."""
-        if engine is None or engine != self._reader.watermark:
-            self._silent_since = None
-            return False
+    def _live_horizon(
+        self, candles: Sequence[Candle], whole: datetime | None, engine: datetime | None
+    ) -> datetime | None:
+        """Return how far to go: to the engine's watermark, or past it once candles have waited for it long enough."""
+        ahead = next((candle.close_time for candle in candles if engine is None or candle.close_time > engine), None)
+        if ahead is None or whole is None:
+            self._awaited = None
+            return engine if whole is None or engine is None else min(engine, whole)
         now = self._clock.monotonic()
-        if self._silent_since is None:
-            self._silent_since = now
-        return now - self._silent_since >= self.executor.config.watermark_wait_seconds
+        if self._awaited is None or self._awaited.close_time != ahead:
+            self._awaited = Awaited(ahead, now)
+        is_over = now - self._awaited.since >= self.executor.config.watermark_wait_seconds
+        return whole if is_over else engine
 
-    async def _wait(self) -> list[Message]:
-        messages = await self._broker.read_group(
-            GROUP, GROUP, [SIGNAL_STREAM, WATERMARK_STREAM], count=BELLS_MAX, block_ms=BELL_WAIT_MS
-        )
-        for message in messages:
-            if message.error is not None:
-                self._metrics.error("MalformedMessage")
-                await self._broker.dead_letter(message, GROUP, message.error)
-        return messages
+    async def _due_signals(self, session: AsyncSession, horizon: datetime) -> tuple[list[Signal], list[str]]:
+        """Return the signals that nobody handled up to `horizon`, and the keys of messages that are none."""
+        signals: list[Signal] = []
+        unreadable_keys: list[str] = []
+        after_id = 0
+        while True:
+            page = await self._database.pending_outbox(SIGNAL_STREAM, SIGNALS_MAX, after_id, session)
+            for row in page:
+                if row.as_of is None or row.as_of <= horizon:
+                    signal = await self._read_signal(session, row)
+                    if signal is None:
+                        unreadable_keys.append(row.key)
+                    else:
+                        signals.append(signal)
+            last = page[-1] if page else None
+            if last is None or len(page) < SIGNALS_MAX or (last.as_of is not None and last.as_of > horizon):
+                return signals, unreadable_keys
+            after_id = last.id
+
+    async def _read_signal(self, session: AsyncSession, row: OutboxMessage) -> Signal | None:
+        """Return a message's signal; one that cannot be read any more is taken from its own table."""
+        with contextlib.suppress(MalformedMessage):
+            data = SignalEvent.decode(row.payload).data
+            if isinstance(data, Signal):
+                return data
+        self._metrics.error("MalformedMessage")
+        self._log.error("signal.unreadable", key=row.key)
+        stored = (await session.execute(select(SignalRow.__table__).where(SignalRow.id == row.key))).mappings().first()
+        return Signal(**{**stored, "side": OrderSide(stored["side"])}) if stored is not None else None
 
 
 def plan_steps(candles: Sequence[Candle], signals: Sequence[Signal], handled_until: datetime | None) -> list[Step]:

@@ -82,7 +82,7 @@ class EngineLoop:
 
     def check(self) -> tuple[bool, str]:
         """Return whether the loop is well, and how far it has come."""
-        return True, f"handled up to {self._reader.watermark}" if self._reader.watermark else "waiting for candles"
+        return self._bell.check(self._reader.watermark)
 
     async def step(self) -> bool:
         """Handle what is complete now, in one transaction; return whether there was anything."""

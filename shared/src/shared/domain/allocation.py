@@ -7,7 +7,7 @@ from decimal import ROUND_FLOOR, Decimal
 
 import msgspec
 
-from shared.domain.rounding import MONEY_CONTEXT, ZERO, minus, plus, times
+from shared.domain.rounding import MONEY_CONTEXT, ONE, ZERO, minus, plus, ratio, times
 from shared.models import InstanceKey
 
 ALLOCATION_QUANTUM = Decimal("1e-8")
@@ -112,3 +112,34 @@ def plan_transfers(
             takes.append(Transfer(key, cash))
             pool = minus(pool, cash)
     return [transfer for transfer in gives if transfer.delta] + takes
+
+
+def divide_pool(pool: Decimal, lacking: Mapping[InstanceKey, Decimal]) -> list[Transfer]:
+    """Return how free cash goes to those that lack some, in proportion to what each lacks.
+
+    Parameters
+    ----------
+    pool : Decimal
+        Free cash, quote.
+    lacking : mapping of InstanceKey to Decimal
+        What each instance has less than its share of equity, quote; zero and below lacks nothing.
+
+    Returns
+    -------
+    list of Transfer
+        Sorted by instance, floored to 8 decimals: the sum never exceeds the pool, nobody gets more than it lacks.
+
+    Example: 300 for two that lack 200 and 400 -> 100 and 200.
+    """
+    lacks = {key: lack for key, lack in sorted(lacking.items()) if lack > 0}
+    total = ZERO
+    for lack in lacks.values():
+        total = plus(total, lack)
+    if pool <= 0 or total <= 0:
+        return []
+    part = min(ratio(pool, total), ONE)
+    takes = [
+        Transfer(key, times(lack, part).quantize(ALLOCATION_QUANTUM, ROUND_FLOOR, context=MONEY_CONTEXT))
+        for key, lack in lacks.items()
+    ]
+    return [take for take in takes if take.delta > 0]
