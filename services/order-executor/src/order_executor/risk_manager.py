@@ -12,6 +12,8 @@ from shared.domain.rounding import ZERO, minus, plus, times
 from shared.errors import ConfigError
 from shared.models import OrderSide, Position, Signal, to_decimal
 
+Figure = Decimal | float | str | None
+
 
 class RiskDecision(msgspec.Struct, frozen=True):
     """Allowed, or refused for a reason; `detail` has the numbers."""
@@ -47,9 +49,9 @@ class RiskManager:
     def check(
         self,
         signal: Signal,
-        balance: Decimal | float | str,
+        balance: Figure,
         positions: Mapping[str, Position] | Iterable[Position] = (),
-        daily_pnl: Decimal | float | str = ZERO,
+        daily_pnl: Figure = ZERO,
         *,
         quantity: Decimal | None = None,
         equity_peak: Decimal | None = None,
@@ -61,6 +63,11 @@ class RiskManager:
         if signal.side is OrderSide.SELL:
             return RiskDecision(True)
         held = list(positions.values() if isinstance(positions, Mapping) else positions)
+        unknown = _unknown_figure(signal, balance, held, daily_pnl)
+        if unknown:
+            return RiskDecision(False, "unknown_figure", unknown)
+        assert balance is not None, "risk: an unknown balance refuses above"
+        assert daily_pnl is not None, "risk: an unknown day refuses above"
         exposure = ZERO
         for position in held:
             exposure = plus(exposure, position.market_value)
@@ -89,3 +96,16 @@ class RiskManager:
         if self.stop_loss_pct <= 0:
             return None
         return times(entry_price, (100 - self.stop_loss_pct) / 100)
+
+
+def _unknown_figure(signal: Signal, balance: Figure, held: Iterable[Position], daily_pnl: Figure) -> str:
+    """Return which figure is no number, empty when all are known."""
+    if not (signal.price.is_finite() and signal.price > 0):
+        return f"the signal's price is {signal.price}"
+    for name, value in (("balance", balance), ("day's PnL", daily_pnl)):
+        if value is None or not to_decimal(value).is_finite():
+            return f"the {name} is {value}"
+    for position in held:
+        if not (position.quantity.is_finite() and position.current_price.is_finite()):
+            return f"{position.symbol}: quantity {position.quantity} at {position.current_price}"
+    return ""
