@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
@@ -61,6 +61,12 @@ def state_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def state(state_template: Path, tmp_path: Path) -> Path:
     """Give a copy of that state for one test."""
     return Path(shutil.copytree(state_template, tmp_path / "state"))
+
+
+@pytest.fixture
+def trade_on() -> Callable[[Database], Awaitable[None]]:
+    """Give a function that lets the same strategies trade on a migrated database."""
+    return _play
 
 
 async def _trade(directory: Path) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 from click.testing import Result
 
+from portfolio_manager.verification import verify_database
 from shared.db import Database
 from shared.models import InstanceKey
 from trading_cli.overview import OverviewMemory, read_overview
@@ -64,6 +65,17 @@ async def test_break_even_is_gross_gain_over_turnover(state: Path) -> None:
     assert alpha.breakeven_bps == pytest.approx(float(gross / turnover * 10_000))
     assert alpha.last_signal is not None
     assert str(alpha.last_signal) == "SELL ignored nothing_held: test"
+
+
+async def test_both_databases_tell_the_same(
+    database: Database, state: Path, trade_on: Callable[[Database], Awaitable[None]]
+) -> None:
+    await trade_on(database)
+    template = Database(database_url(state))
+    expected, found = await read_overview(template), await read_overview(database)
+    await template.close()
+    assert found == expected
+    assert (await verify_database(database)).is_clean
 
 
 async def test_a_reader_with_a_memory_sees_what_one_without_sees(state: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import ROUND_FLOOR, Decimal
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from shared.clock import derived_id
 from shared.config_values import Allocation, parse_allocation
 from shared.db import Database
-from shared.domain.allocation import ALLOCATION_QUANTUM, SubAccountCash, Transfer, plan_transfers
+from shared.domain.allocation import SubAccountCash, Transfer, divide_pool, plan_transfers
 from shared.domain.order_lifecycle import WORKING_STATUSES
-from shared.domain.rounding import ZERO, minus, plus, ratio, times
+from shared.domain.rounding import ZERO, minus, plus, times
 from shared.errors import ConfigError
 from shared.instances import allocation_shares
 from shared.models import InstanceKey, from_milliseconds
@@ -104,19 +104,11 @@ def plan_allocation(account: Account, wanted: Mapping[InstanceKey, Decimal]) -> 
     pool = account.reserve
     for give in gives:
         pool = minus(pool, give.delta)
-    lacking: dict[InstanceKey, Decimal] = {}
-    for each in account.instances:
-        target = times(account.equity, wanted.get(each.key, ZERO))
-        lack = minus(target, plus(each.cash, each.value))
-        if lack > 0:
-            lacking[each.key] = lack
-    total = sum(lacking.values(), ZERO)
-    part = min(ratio(pool, total), Decimal(1)) if total > 0 and pool > 0 else ZERO
-    takes = [
-        Transfer(key, times(lack, part).quantize(ALLOCATION_QUANTUM, ROUND_FLOOR))
-        for key, lack in sorted(lacking.items())
-    ]
-    return gives + [take for take in takes if take.delta > 0]
+    lacking = {
+        each.key: minus(times(account.equity, wanted.get(each.key, ZERO)), plus(each.cash, each.value))
+        for each in account.instances
+    }
+    return gives + divide_pool(pool, lacking)
 
 
 async def read_account(session: AsyncSession) -> Account:
@@ -158,7 +150,7 @@ async def book_transfers(
     deltas = {transfer.key: transfer.delta for transfer in transfers}
     moves = [
         {
-            "ext_id": derived_id("allocate", *key, number),
+            "ext_id": derived_id("transfer", *key, number),
             "account": f"{account.name}/{key}",
             "asset": account.quote_asset,
             "delta": delta,

@@ -78,8 +78,8 @@ class InstanceOverview:
 
     @property
     def is_orphan(self) -> bool:
-        """Return whether it holds a position but is not enabled."""
-        return not self.active and self.quantity != 0
+        """Return whether it holds more than dust but is not enabled."""
+        return not self.active and self.entries_open > 0
 
 
 @dataclass(frozen=True, slots=True)
