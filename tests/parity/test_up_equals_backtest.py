@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
@@ -19,7 +21,9 @@ from shared.db import Database
 from shared.domain.positions import fill_effect
 from shared.models import Fill, InstanceKey, OrderSide
 from shared.sa_models import AllocationRow, StrategyPositionRow, TradeRow
+from shared.testing.platform_runs import COMMAND, PlatformRun
 from shared.testing.reference import reference_path
+from shared.testing.state_tables import read_tables
 from trading_cli.composition import open_platform
 
 pytestmark = pytest.mark.e2e
@@ -210,3 +214,35 @@ async def test_each_strategy_among_seven_fills_as_in_its_own_backtest(name: str,
         path = paths[f"{key.symbol}:{key.timeframe}"]
         alone = run_alone(case, key, path, allocations[key], settings)
         assert fills == alone, f"{key}: {len(fills)} fills in `up`, {len(alone)} alone"
+
+
+@pytest.mark.parametrize("strategy", ["grid", "macd"])
+def test_the_two_commands_tell_the_same_fills(strategy: str, tmp_path: Path) -> None:
+    case = Case((BTC_1M._replace(rows=2_000),), {}, CRASH_GRID)
+    (path,) = write_slices(case, tmp_path).values()
+    params = json.dumps(CRASH_GRID)
+    options = ("--feed", "replay", "--data", f"BTC/USDT:1m={path}", "--speed", "max", "--balance", "100000")
+    rules = ("--risk", "off", "--strategy-params", params, "--risk-stop-loss-pct", "3", "--slippage-bps", "1.5")
+    run = PlatformRun(tmp_path / "state", options + rules)
+    assert run.finish().code == 0, run.said()
+    tables = read_tables(run.database, ["trades", "allocations"])
+    together = [row for row in tables["trades"] if row["strategy"] == strategy]
+    (allocation,) = (row["cash"] for row in tables["allocations"] if row["strategy"] == strategy)
+    wanted = CRASH_GRID.get(strategy, {})
+    command = [str(COMMAND), "backtest", "--strategy", strategy, "--data", str(path), "--symbol", "BTC/USDT"]
+    command += [word for key, value in wanted.items() for word in ("--param", f"{key}={value}")]
+    command += ["--initial-balance", allocation, "--sizing", "equity_fraction:0.12", "--stop-loss-pct", "3"]
+    command += ["--slippage-bps", "1.5", "--instrument", "known", "--json", "-", "--state", str(tmp_path / "trials")]
+    said = subprocess.run(command, capture_output=True, check=True, cwd=tmp_path).stdout
+    alone = json.loads(said[said.index(b"{\n") :] if not said.startswith(b"{") else said)["trades"]
+    assert len(together) > 5
+    assert [
+        (
+            row["traded_at"][:19].replace(" ", "T"),
+            row["side"],
+            float(row["price"]),
+            float(row["quantity"]),
+            float(row["fee"]),
+        )
+        for row in together
+    ] == [(each["time"][:19], each["side"], each["price"], each["quantity"], each["fee"]) for each in alone]
