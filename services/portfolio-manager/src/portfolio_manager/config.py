@@ -16,6 +16,7 @@ class PortfolioConfig:
     streams: Sequence[tuple[str, str]]
     snapshot_interval: timedelta
     batch_rows_max: int
+    dead_letters_max: int = 10_000
 
     @classmethod
     def from_settings(cls, settings: Settings) -> PortfolioConfig:
@@ -24,4 +25,5 @@ class PortfolioConfig:
             streams=settings.streams,
             snapshot_interval=timedelta(seconds=settings.snapshot_interval),
             batch_rows_max=settings.batch_rows_max,
+            dead_letters_max=settings.dead_letters_max,
         )

@@ -9,7 +9,9 @@ import msgspec
 
 from shared.domain.positions import FLAT, Holding, apply_fill, unrealized_pnl
 from shared.domain.rounding import ZERO, Instrument, minus, plus, ratio, times
-from shared.models import Fill, InstanceKey, Order, Position, split_symbol
+from shared.models import Fill, InstanceKey, Order, OrderStatus, Position, split_symbol
+
+ORDERS_MAX = 100_000
 
 
 class PortfolioTotals(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,13 +41,14 @@ class PortfolioTracker:
     def apply_order(self, order: Order, fee: Decimal = ZERO) -> Position:
         """Take in what an order has filled since it was last applied; return its symbol's position."""
         quantity, notional = self._counted.get(order.id, (ZERO, ZERO))
-        total = times(order.filled_quantity, order.avg_fill_price or ZERO)
-        new_quantity, new_notional = minus(order.filled_quantity, quantity), minus(total, notional)
+        filled = _filled_quantity(order)
+        total = times(filled, order.avg_fill_price if order.avg_fill_price is not None else order.price)
+        new_quantity, new_notional = minus(filled, quantity), minus(total, notional)
         if new_quantity > 0:
             moment = order.filled_at or order.created_at
             self.apply_fill(
                 Fill(
-                    id=f"{order.id}/{order.filled_quantity:f}",
+                    id=f"{order.id}/{filled:f}",
                     order_id=order.id,
                     symbol=order.symbol,
                     side=order.side,
@@ -60,7 +63,9 @@ class PortfolioTracker:
                     timeframe=order.timeframe,
                 )
             )
-            self._counted[order.id] = (order.filled_quantity, total)
+            self._counted[order.id] = (filled, total)
+            if len(self._counted) > ORDERS_MAX:
+                del self._counted[next(iter(self._counted))]
         return self.position(order.symbol)
 
     def apply_fill(self, fill: Fill) -> None:
@@ -74,8 +79,10 @@ class PortfolioTracker:
         self.last_sequence = max(self.last_sequence, fill.sequence)
 
     def mark(self, symbol: str, price: Decimal, at: datetime | None = None) -> None:
-        """Value a symbol at `price` from now on."""
-        self._marks[symbol] = (price, at)
+        """Value a symbol at `price` from now on; a mark older than the one there is changes nothing."""
+        known = self._marks.get(symbol, (ZERO, None))[1]
+        if at is None or known is None or at >= known:
+            self._marks[symbol] = (price, at)
 
     def position(self, symbol: str) -> Position:
         """Return what all strategies together hold of a symbol."""
@@ -117,3 +124,10 @@ class PortfolioTracker:
     def total_value(self) -> Decimal:
         """Return cash and positions at their marks."""
         return self.totals().total_value
+
+
+def _filled_quantity(order: Order) -> Decimal:
+    """Return what an order has filled; one that is FILLED and says no number has filled wholly."""
+    if order.status is OrderStatus.FILLED and order.filled_quantity == 0:
+        return order.quantity
+    return order.filled_quantity

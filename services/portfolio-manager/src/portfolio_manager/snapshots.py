@@ -8,7 +8,7 @@ from shared.models import from_milliseconds, to_milliseconds
 
 
 class SnapshotSchedule:
-    """Boundaries every `interval` of business time since 1970, and the midnights among all times."""
+    """Boundaries every `interval` of business time since 1970, each met once."""
 
     def __init__(self, interval: timedelta, handled_until: datetime | None) -> None:
         self._interval_ms = max(1, int(interval / timedelta(milliseconds=1)))

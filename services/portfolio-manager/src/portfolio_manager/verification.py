@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -14,7 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from shared.db import Database
 from shared.domain.ledger import ledger_entries
 from shared.domain.positions import FLAT, Holding, apply_fill
-from shared.domain.rounding import ZERO, Instrument, plus, times
+from shared.domain.rounding import ZERO, Instrument, plus, ratio, times
+from shared.events import SIGNAL_STREAM
 from shared.models import Fill, InstanceKey, OrderSide, from_milliseconds
 from shared.sa_models import (
     AccountRow,
@@ -22,7 +23,9 @@ from shared.sa_models import (
     Base,
     DecisionRow,
     LedgerRow,
+    MovementRow,
     OrderRow,
+    OutboxRow,
     PositionRow,
     SignalRow,
     StrategyPositionRow,
@@ -66,7 +69,11 @@ async def verify_database(database: Database) -> Verification:
     async with database.read() as session:
         tables = {row: await _all(session, row) for row in (TradeRow, OrderRow, LedgerRow, StrategyPositionRow)}
         small = {row: await _all(session, row) for row in (AllocationRow, PositionRow, AccountRow)}
-        decided = set((await session.execute(select(DecisionRow.signal_id))).scalars())
+        ordered = select(DecisionRow.signal_id, DecisionRow.order_id)
+        decided = {row.signal_id: row.order_id for row in await session.execute(ordered)}
+        movements = set((await session.execute(select(MovementRow.ext_id))).scalars())
+        waiting = select(OutboxRow.key).where(OutboxRow.topic == SIGNAL_STREAM, OutboxRow.acked_at.is_(None))
+        pending = set((await session.execute(waiting)).scalars())
         signals = (await session.execute(select(SignalRow.id, SignalRow.created_at))).all()
         cursors = await database.read_cursors(session=session)
     fills = sorted((_fill(row) for row in tables[TradeRow]), key=lambda fill: fill.sequence)
@@ -75,9 +82,10 @@ async def verify_database(database: Database) -> Verification:
     holdings = _fold(fills, found)
     found += _check_sub_accounts(holdings, tables[StrategyPositionRow], small[AllocationRow])
     found += _check_positions(holdings, small[PositionRow])
-    found += _check_ledger(fills, tables[LedgerRow])
+    found += _check_ledger(fills, tables[LedgerRow], movements)
     found += _check_orders(fills, tables[OrderRow])
-    found += _check_signals(signals, decided, cursors.get("executor/watermark"))
+    found += _check_signals(signals, decided.keys() | pending, cursors.get("executor/watermark"))
+    found += _check_decisions(decided, tables[OrderRow])
     if account is not None:
         found += _check_account(account, holdings, small[PositionRow], len(fills))
     return Verification(
@@ -150,33 +158,49 @@ def _check_sub_accounts(holdings: Mapping[InstanceKey, Holding], rows: Rows, all
 
 
 def _check_positions(holdings: Mapping[InstanceKey, Holding], rows: Rows) -> list[Difference]:
-    totals: dict[str, Decimal] = {}
+    totals: dict[str, tuple[Decimal, Decimal]] = {}
     for key, holding in holdings.items():
-        totals[key.symbol] = plus(totals.get(key.symbol, ZERO), holding.quantity)
-    stored = {row["symbol"]: row["quantity"] for row in rows}
-    return [
-        Difference(f"positions {symbol} quantity", _text(totals.get(symbol, ZERO)), _text(stored.get(symbol, ZERO)))
-        for symbol in sorted(totals.keys() | stored.keys())
-        if totals.get(symbol, ZERO) != stored.get(symbol, ZERO)
-    ]
+        quantity, cost = totals.get(key.symbol, (ZERO, ZERO))
+        own_cost = times(holding.quantity, holding.avg_entry_price)
+        totals[key.symbol] = (plus(quantity, holding.quantity), plus(cost, own_cost))
+    stored = {row["symbol"]: row for row in rows}
+    found = []
+    for symbol in sorted(totals.keys() | stored.keys()):
+        quantity, cost = totals.get(symbol, (ZERO, ZERO))
+        if symbol in stored:
+            average = ratio(cost, quantity) if quantity else ZERO
+            expected = {"quantity": quantity, "avg_entry_price": average}
+            found += _compare(f"positions {symbol}", expected, stored[symbol])
+        elif quantity:
+            found.append(Difference(f"positions {symbol} quantity", _text(quantity), "no row"))
+    return found
 
 
-def _check_ledger(fills: Sequence[Fill], rows: Rows) -> list[Difference]:
+def _check_ledger(fills: Sequence[Fill], rows: Rows, movements: Set[str]) -> list[Difference]:
     expected = {entry.entry_id: entry for fill in fills for entry in ledger_entries(fill)}
-    stored = {row["entry_id"]: row for row in rows if row["cause_type"] == "fill"}
+    stored = {row["entry_id"]: row for row in rows}
     found = [Difference(f"ledger {missing}", "an entry", "none") for missing in sorted(expected.keys() - stored.keys())]
-    found += [Difference(f"ledger {extra}", "none", "an entry") for extra in sorted(stored.keys() - expected.keys())]
+    strange = [row["entry_id"] for row in rows if row["entry_id"] not in expected and row["cause_id"] not in movements]
+    found += [Difference(f"ledger {extra}", "none", "an entry") for extra in sorted(strange)]
     for entry_id in expected.keys() & stored.keys():
         entry = expected[entry_id]
-        wanted = {"asset": entry.asset, "delta": entry.delta, "cause_id": entry.cause_id, "leg": entry.leg}
+        wanted = {
+            "cause_type": entry.cause_type,
+            "asset": entry.asset,
+            "delta": entry.delta,
+            "cause_id": entry.cause_id,
+            "leg": entry.leg,
+        }
         found += _compare(f"ledger {entry_id}", wanted, stored[entry_id])
     return found
 
 
 def _check_orders(fills: Sequence[Fill], rows: Rows) -> list[Difference]:
     filled: dict[str, Decimal] = {}
+    prices: dict[str, list[Decimal]] = {}
     for fill in fills:
         filled[fill.order_id] = plus(filled.get(fill.order_id, ZERO), fill.quantity)
+        prices.setdefault(fill.order_id, []).append(fill.price)
     found = []
     for row in rows:
         quantity = filled.pop(row["id"], ZERO)
@@ -188,17 +212,30 @@ def _check_orders(fills: Sequence[Fill], rows: Rows) -> list[Difference]:
             found.append(
                 Difference(f"orders {row['id']}", f"{_text(quantity)} of {_text(row['quantity'])}", row["status"])
             )
+        own = prices.get(row["id"], [])
+        if len(own) == 1:
+            found += _compare(f"orders {row['id']}", {"avg_fill_price": own[0]}, row)
     return found + [Difference(f"trades of order {order_id}", "an order", "none") for order_id in sorted(filled)]
 
 
-def _check_signals(signals: Sequence[Any], decided: set[str], watermark: str | None) -> list[Difference]:
+def _check_signals(signals: Sequence[Any], answered: Set[str], watermark: str | None) -> list[Difference]:
     if watermark is None:
         return []
     until = from_milliseconds(int(watermark))
     return [
         Difference(f"signals {signal_id}", "a decision", "none")
         for signal_id, created_at in signals
-        if created_at <= until and signal_id not in decided
+        if created_at <= until and signal_id not in answered
+    ]
+
+
+def _check_decisions(decided: Mapping[str, str | None], orders: Rows) -> list[Difference]:
+    by_signal = {row["signal_id"]: row["id"] for row in orders if row["signal_id"] is not None}
+    expected = {signal_id: order_id for signal_id, order_id in decided.items() if order_id is not None}
+    return [
+        Difference(f"decisions {signal_id} order", _text(by_signal.get(signal_id)), _text(expected.get(signal_id)))
+        for signal_id in sorted(by_signal.keys() | expected.keys())
+        if by_signal.get(signal_id) != expected.get(signal_id)
     ]
 
 
