@@ -115,6 +115,7 @@ async def open_platform(settings: Settings, *, redis_url: str = "", db_url: str 
             clock=clock,
         )
         stack.push_async_callback(broker.close)
+        await broker.connect()
         notifier = await stack.enter_async_context(open_notifier(settings, "up", metrics))
         health = HealthCheckServer(
             "up",

@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 from redis.exceptions import ResponseError
 
-from shared.broker_link import Link, checked, open_pool, pack
+from shared.broker_link import Link, address_of, checked, open_pool, pack
 from shared.broker_port import (
     DEAD_LETTER_STREAM,
     DEAD_LETTERS_MAX,
@@ -75,6 +75,15 @@ class RedisBroker:
         self._bounds = {DEAD_LETTER_STREAM: dead_letters_max}
         self._heads: dict[str, bytes] = {}
         self._log = structlog.get_logger("shared.broker")
+
+    async def connect(self) -> None:
+        """Reach the bus now, so that a wrong address or password is found at the start and not at the first message."""
+        try:
+            checked(await self._query_link.call(pack(b"PING"), 1, self._timeout), "a first question")
+        except BrokerError as error:
+            raise BrokerError(
+                f"redis_url: {address_of(self._pool)} cannot be used ({error}); start the server, or correct REDIS_URL"
+            ) from error
 
     async def publish(self, stream: str, event: Publishable) -> str:
         """Append one event and return its id."""

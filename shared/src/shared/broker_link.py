@@ -38,6 +38,14 @@ def open_pool(redis_url: str) -> ConnectionPool:
         ) from None
 
 
+def address_of(pool: ConnectionPool) -> str:
+    """Return where a pool connects to, without user and password."""
+    facts = pool.connection_kwargs
+    if "path" in facts:
+        return f"unix://{facts['path']}"
+    return f"redis://{facts.get('host', 'localhost')}:{facts.get('port', 6379)}/{facts.get('db', 0)}"
+
+
 def pack(*arguments: bytes) -> bytes:
     """Return one command in the Redis protocol."""
     parts = [b"*%d\r\n" % len(arguments)]

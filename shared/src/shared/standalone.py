@@ -50,6 +50,7 @@ async def open_parts(settings: Settings, service: str) -> AsyncIterator[ServiceP
             clock=clock,
         )
         stack.push_async_callback(broker.close)
+        await broker.connect()
         notifier = await stack.enter_async_context(open_notifier(settings, service, metrics))
         health = HealthCheckServer(
             service,

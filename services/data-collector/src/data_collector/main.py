@@ -51,6 +51,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             clock=clock,
         )
         stack.push_async_callback(broker.close)
+        await broker.connect()
         await stack.enter_async_context(open_notifier(settings, SERVICE, metrics))
         collector = await build_collector(settings, CollectorPorts(database, broker, clock, metrics, log))
         health = HealthCheckServer(
