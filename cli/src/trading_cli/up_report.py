@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
-
 import msgspec
 from sqlalchemy import func, select
 
@@ -99,9 +97,8 @@ async def make_report(
 
 
 def to_json(report: UpReport) -> bytes:
-    """Return the report as strict JSON; money as exact text."""
-    document: dict[str, Any] = msgspec.to_builtins(report)
-    return msgspec.json.format(msgspec.json.encode(document), indent=2)
+    """Return the report as strict JSON; money as numbers with all their digits."""
+    return msgspec.json.format(msgspec.json.Encoder(decimal_format="number").encode(report), indent=2)
 
 
 def summary_lines(report: UpReport, verification: Verification, state: str) -> list[str]:
