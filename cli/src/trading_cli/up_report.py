@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
+
 import msgspec
 from sqlalchemy import func, select
 
