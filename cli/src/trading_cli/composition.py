@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -15,7 +15,7 @@ from order_executor.loop import ExecutorLoop
 from order_executor.main import build_executor
 from portfolio_manager.loop import PortfolioLoop
 from portfolio_manager.main import build_portfolio
-from shared.broker import RedisBroker
+from shared.broker import Broker
 from shared.clock import Clock, SystemClock
 from shared.config import Settings
 from shared.db import Database
@@ -26,7 +26,7 @@ from shared.instances import RunPlan, plan_run
 from shared.metrics import ServiceMetrics
 from shared.outbox import OutboxLimits, OutboxRelay
 from shared.service import open_notifier, supervise
-from shared.standalone import ServiceParts
+from shared.standalone import ServiceParts, open_broker, open_health
 from strategy_engine.loop import EngineLoop
 from strategy_engine.main import build_engine
 from trading_cli.latency import LatencyProbe
@@ -43,7 +43,7 @@ class Platform:
     settings: Settings
     plan: RunPlan
     database: Database
-    broker: RedisBroker
+    broker: Broker
     bus: EmbeddedBus | None
     collector: Collector
     engine: EngineLoop
@@ -101,57 +101,21 @@ async def open_platform(settings: Settings, *, redis_url: str = "", db_url: str 
     """Open database, bus and services for the state directory, which the caller holds."""
     clock = SystemClock()
     plan = plan_run(settings)
-    metrics = ServiceMetrics("up", clock=clock)
     async with AsyncExitStack() as stack:
         database = Database(db_url or database_url(settings.state), durable=not settings.dry_run, clock=clock)
         stack.push_async_callback(database.close)
         await database.init_tables()
         await database.stamp_mode(settings.trading_mode, settings.quote_asset)
         bus = None if redis_url else await stack.enter_async_context(EmbeddedBus(settings.state, clock=clock))
-        broker = RedisBroker(
-            redis_url or (bus.url if bus else ""),
-            stream_length_max=settings.stream_length_max,
-            dead_letters_max=settings.dead_letters_max,
-            clock=clock,
-        )
+        broker = open_broker(settings, redis_url or (bus.url if bus else ""), clock)
         stack.push_async_callback(broker.close)
         await broker.connect()
+        metrics = ServiceMetrics("up", clock=clock)
         notifier = await stack.enter_async_context(open_notifier(settings, "up", metrics))
-        health = HealthCheckServer(
-            "up",
-            settings.health_port,
-            host=settings.health_host,
-            check_seconds_max=settings.health_check_seconds_max,
-            clock=clock,
-        )
-
-        def parts(service: str) -> ServiceParts:
-            log = structlog.stdlib.get_logger(service)
-            own = ServiceMetrics(service, clock=clock)
-            own.up(True)
-            return ServiceParts(database, broker, notifier, health, own, clock, log)
-
-        limits = OutboxLimits(outbox_rows_max=settings.outbox_rows_max)
-        relay = OutboxRelay(database, broker, topics=[SIGNAL_STREAM, ORDER_STREAM], limits=limits, clock=clock)
-        latency = LatencyProbe(clock)
-        collecting = parts("data-collector")
-        ports = CollectorPorts(database, broker, clock, collecting.metrics, collecting.log, latency.announced)
-        collector = await build_collector(settings, ports)
-        platform = Platform(
-            settings=settings,
-            plan=plan,
-            database=database,
-            broker=broker,
-            bus=bus,
-            collector=collector,
-            engine=build_engine(settings, plan, parts("strategy-engine"), relay),
-            executor=build_executor(settings, plan, parts("order-executor"), relay, on_effects=latency.committed),
-            portfolio=build_portfolio(settings, parts("portfolio-manager")),
-            relay=relay,
-            health=health,
-            latency=latency,
-            clock=clock,
-        )
+        log = structlog.stdlib.get_logger("up")
+        health = open_health(settings, "up", settings.health_port, clock)
+        common = ServiceParts(database, broker, notifier, health, metrics, clock, log)
+        platform = await _build(settings, plan, common, bus)
         for name, check in (
             ("database", database.ping),
             ("bus", broker.ping),
@@ -164,3 +128,36 @@ async def open_platform(settings: Settings, *, redis_url: str = "", db_url: str 
         await health.start()
         stack.push_async_callback(health.stop)
         yield platform
+
+
+async def _build(settings: Settings, plan: RunPlan, common: ServiceParts, bus: EmbeddedBus | None) -> Platform:
+    """Return the four services on common ground, each with metrics and a log of its own."""
+
+    def parts(service: str) -> ServiceParts:
+        metrics = ServiceMetrics(service, clock=common.clock)
+        metrics.up(True)
+        return replace(common, metrics=metrics, log=structlog.stdlib.get_logger(service))
+
+    database, broker, clock = common.database, common.broker, common.clock
+    limits = OutboxLimits(outbox_rows_max=settings.outbox_rows_max)
+    relay = OutboxRelay(database, broker, topics=[SIGNAL_STREAM, ORDER_STREAM], limits=limits, clock=clock)
+    latency = LatencyProbe(clock)
+    own = parts("data-collector")
+    collector = await build_collector(
+        settings, CollectorPorts(database, broker, clock, own.metrics, own.log, latency.announced)
+    )
+    return Platform(
+        settings=settings,
+        plan=plan,
+        database=database,
+        broker=broker,
+        bus=bus,
+        collector=collector,
+        engine=build_engine(settings, plan, parts("strategy-engine"), relay),
+        executor=build_executor(settings, plan, parts("order-executor"), relay, on_effects=latency.committed),
+        portfolio=build_portfolio(settings, parts("portfolio-manager")),
+        relay=relay,
+        health=common.health,
+        latency=latency,
+        clock=clock,
+    )

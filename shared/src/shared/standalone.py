@@ -32,6 +32,23 @@ class ServiceParts:
     log: BoundLogger
 
 
+def open_broker(settings: Settings, redis_url: str, clock: Clock) -> RedisBroker:
+    """Return the bus at `redis_url` with the settings' bounds."""
+    return RedisBroker(
+        redis_url,
+        stream_length_max=settings.stream_length_max,
+        dead_letters_max=settings.dead_letters_max,
+        clock=clock,
+    )
+
+
+def open_health(settings: Settings, service: str, port: int, clock: Clock) -> HealthCheckServer:
+    """Return the health endpoints of a process, not yet listening."""
+    return HealthCheckServer(
+        service, port, host=settings.health_host, check_seconds_max=settings.health_check_seconds_max, clock=clock
+    )
+
+
 @asynccontextmanager
 async def open_parts(settings: Settings, service: str) -> AsyncIterator[ServiceParts]:
     """Give a service its parts, checked: right revision, right mode, port free."""
@@ -43,22 +60,11 @@ async def open_parts(settings: Settings, service: str) -> AsyncIterator[ServiceP
         stack.push_async_callback(database.close)
         await database.check_revision()
         await database.stamp_mode(settings.trading_mode, settings.quote_asset)
-        broker = RedisBroker(
-            settings.redis_url,
-            stream_length_max=settings.stream_length_max,
-            dead_letters_max=settings.dead_letters_max,
-            clock=clock,
-        )
+        broker = open_broker(settings, settings.redis_url, clock)
         stack.push_async_callback(broker.close)
         await broker.connect()
         notifier = await stack.enter_async_context(open_notifier(settings, service, metrics))
-        health = HealthCheckServer(
-            service,
-            settings.health_port_of(service),
-            host=settings.health_host,
-            check_seconds_max=settings.health_check_seconds_max,
-            clock=clock,
-        )
+        health = open_health(settings, service, settings.health_port_of(service), clock)
         health.register_check("database", database.ping)
         health.register_check("bus", broker.ping)
         await health.start()

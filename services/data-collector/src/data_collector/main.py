@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from contextlib import AsyncExitStack
 
-import structlog
 from structlog.stdlib import BoundLogger
 
 from data_collector.collector import Collector, CollectorPorts
 from data_collector.config import CONSUMERS, CollectorConfig
 from data_collector.feeds.choose import choose_feed
 from data_collector.storage import SERVICE, CandleStorage
-from shared.broker import RedisBroker
-from shared.clock import Clock, SystemClock
+from shared.clock import Clock
 from shared.config import Settings
-from shared.db import Database
-from shared.healthcheck import HealthCheckServer
-from shared.metrics import ServiceMetrics
-from shared.service import open_notifier, run_service, running_metrics, supervise
+from shared.service import run_service, supervise
+from shared.standalone import open_parts
 
 
 async def build_collector(
@@ -36,38 +31,11 @@ async def build_collector(
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Collect until `stop`, the end of a replay or the end of `duration`."""
-    settings.require("database_url", "redis_url")
-    clock, log = SystemClock(), structlog.stdlib.get_logger(SERVICE)
-    metrics = ServiceMetrics(SERVICE, clock=clock)
-    async with AsyncExitStack() as stack:
-        database = Database(settings.database_url, durable=not settings.dry_run, clock=clock)
-        stack.push_async_callback(database.close)
-        await database.check_revision()
-        await database.stamp_mode(settings.trading_mode, settings.quote_asset)
-        broker = RedisBroker(
-            settings.redis_url,
-            stream_length_max=settings.stream_length_max,
-            dead_letters_max=settings.dead_letters_max,
-            clock=clock,
-        )
-        stack.push_async_callback(broker.close)
-        await broker.connect()
-        await stack.enter_async_context(open_notifier(settings, SERVICE, metrics))
-        collector = await build_collector(settings, CollectorPorts(database, broker, clock, metrics, log))
-        health = HealthCheckServer(
-            SERVICE,
-            settings.health_port_of(SERVICE),
-            host=settings.health_host,
-            check_seconds_max=settings.health_check_seconds_max,
-            clock=clock,
-        )
-        health.register_check("database", database.ping)
-        health.register_check("bus", broker.ping)
-        health.register_check("collector", collector.check)
-        await health.start()
-        stack.push_async_callback(health.stop)
-        stack.enter_context(running_metrics(metrics))
-        await _run(collector, settings.duration, stop, clock, log)
+    async with open_parts(settings, SERVICE) as parts:
+        ports = CollectorPorts(parts.database, parts.broker, parts.clock, parts.metrics, parts.log)
+        collector = await build_collector(settings, ports)
+        parts.health.register_check("collector", collector.check)
+        await _run(collector, settings.duration, stop, parts.clock, parts.log)
 
 
 async def _run(collector: Collector, duration: float, stop: asyncio.Event, clock: Clock, log: BoundLogger) -> None:
