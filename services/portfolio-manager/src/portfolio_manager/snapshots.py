@@ -18,20 +18,19 @@ class SnapshotSchedule:
         """Return the last boundary that passed without a close time of its own, strictly before `as_of`."""
         if self.handled_until is None:
             return None
-        boundary = self._floor(as_of - timedelta(milliseconds=1))
-        return boundary if boundary > self.handled_until else None
+        boundary_ms = self._floor_ms(to_milliseconds(as_of) - 1)
+        return from_milliseconds(boundary_ms) if boundary_ms > to_milliseconds(self.handled_until) else None
 
     def due_at(self, as_of: datetime) -> bool:
         """Return whether `as_of` is itself a boundary."""
-        return self._floor(as_of) == as_of
+        return to_milliseconds(as_of) % self._interval_ms == 0
 
     def handled(self, as_of: datetime) -> None:
         """Move on to `as_of`."""
         self.handled_until = as_of
 
-    def _floor(self, moment: datetime) -> datetime:
-        milliseconds = to_milliseconds(moment)
-        return from_milliseconds(milliseconds - milliseconds % self._interval_ms)
+    def _floor_ms(self, milliseconds: int) -> int:
+        return milliseconds - milliseconds % self._interval_ms
 
 
 def days_ended(before: datetime | None, as_of: datetime) -> bool:
