@@ -136,7 +136,7 @@ def told(**changes: Any) -> Signal:
         told(side="HOLD"),
         told(symbol=ETH),
     ],
-    ids=str,
+    ids=["text", "number", "no price", "huge price", "negative quantity", "no quantity", "no side", "other symbol"],
 )
 async def test_a_strategy_that_answers_rubbish_is_put_aside(
     database: Database, store: Store, loop_of: BuildLoop, answer: Any
