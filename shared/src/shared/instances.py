@@ -118,6 +118,8 @@ def _is_named(key: InstanceKey, entry: Allocation) -> bool:
 
 
 def _chosen(found: Discovery, settings: Settings) -> list[StrategyPlugin]:
+    for name in settings.strategy_params:
+        found.get(name)  # parameters for nobody are a slip of the pen
     if settings.strategies:
         return [found.get(name) for name in settings.strategies]
     chosen = [plugin for plugin in found.plugins if plugin.is_enabled(settings.strategy_params.get(plugin.name, {}))]

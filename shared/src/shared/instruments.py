@@ -16,6 +16,7 @@ from shared.errors import ConfigError
 
 KNOWN = "known"
 FREE = "free"
+FILE_BYTES_MAX = 1_000_000
 _FIELDS = ("tick_size", "step_size", "notional_min")
 _FILE_FORM = "write `instruments:` with a line per symbol: BTC/USDT: {tick_size: '0.01', step_size: '0.00001', notional_min: '5'}"
 
@@ -43,7 +44,7 @@ def load_instruments(choice: str, symbols: Iterable[str]) -> InstrumentBook:
         path = Path(choice)
         if not path.is_file():
             raise ConfigError(f"instrument: {choice!r} is no file; give a file, `known` or `free`")
-        text, where = path.read_text(), str(path)
+        text, where = _read(path), str(path)
     document = _parse(text, where)
     found = {symbol: _instrument(symbol, fields, where) for symbol, fields in document["instruments"].items()}
     notes = [
@@ -53,6 +54,20 @@ def load_instruments(choice: str, symbols: Iterable[str]) -> InstrumentBook:
         f"{symbol}: not in {where}, trades free (no tick, no minimum)" for symbol in wanted if symbol not in found
     ]
     return InstrumentBook({symbol: found[symbol] for symbol in wanted if symbol in found}, tuple(notes))
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(FILE_BYTES_MAX + 1)
+    except OSError as error:
+        raise ConfigError(f"instrument: {path} cannot be read ({error.strerror}); {_FILE_FORM}") from None
+    if len(raw) > FILE_BYTES_MAX:
+        raise ConfigError(f"instrument: {path} is larger than {FILE_BYTES_MAX} bytes; {_FILE_FORM}")
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        raise ConfigError(f"instrument: {path} is no text; {_FILE_FORM}") from None
 
 
 def _parse(text: str, where: str) -> dict[str, Any]:
@@ -69,6 +84,9 @@ def _instrument(symbol: Any, fields: Any, where: str) -> Instrument:
     if not isinstance(fields, dict) or not set(fields) <= set(_FIELDS):
         raise ConfigError(f"instrument: {where}: {symbol}: expected {', '.join(_FIELDS)}, was {fields!r}; {_FILE_FORM}")
     try:
-        return Instrument(symbol=str(symbol), **{name: Decimal(str(value)) for name, value in fields.items()})
+        rules = {name: Decimal(str(value)) for name, value in fields.items()}
+        if not all(value.is_finite() for value in rules.values()):
+            raise ValueError(f"numbers are needed, was {fields!r}")
+        return Instrument(symbol=str(symbol), **rules)
     except (InvalidOperation, ValueError) as error:
         raise ConfigError(f"instrument: {where}: {symbol}: {error}; {_FILE_FORM}") from None

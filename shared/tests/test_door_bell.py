@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+import structlog
+from prometheus_client import CollectorRegistry
+
+from shared.broker_memory import MemoryBroker
+from shared.clock import ManualClock
+from shared.db import Database
+from shared.door_bell import DoorBell
+from shared.errors import BrokerError, ConfigError, DatabaseError, DatabaseUnavailable
+from shared.metrics import ServiceMetrics
+from shared.sa_models import DeadLetterRow
+from shared.testing.builders import START
+
+type Turn = Callable[[], Awaitable[None]]
+
+
+@pytest.fixture
+async def database(sqlite_url: str) -> AsyncIterator[Database]:
+    database = Database(sqlite_url)
+    yield database
+    await database.close()
+
+
+class House:
+    """A bell, what it hangs on, and the number of steps it was followed by."""
+
+    def __init__(self, database: Database, dead_letters_max: int = 100) -> None:
+        self.clock, self.registry = ManualClock(), CollectorRegistry()
+        self.bus = MemoryBroker(clock=self.clock)
+        self.steps = 0
+        self.faults: list[Exception] = []
+        self.bell = DoorBell(
+            self.bus,
+            database,
+            "house",
+            ["one", "two"],
+            clock=self.clock,
+            log=structlog.stdlib.get_logger("test"),
+            metrics=ServiceMetrics("house", self.registry, clock=self.clock),
+            dead_letters_max=dead_letters_max,
+        )
+
+    async def step(self) -> bool:
+        self.steps += 1
+        if self.faults:
+            raise self.faults.pop(0)
+        return False
+
+    async def until(self, reached: Callable[[], bool], stop: asyncio.Event, task: asyncio.Task[None]) -> None:
+        async with asyncio.timeout(20):
+            while not reached():
+                await self.clock.advance(0.25)
+                await asyncio.sleep(0.001)
+            stop.set()
+            while not task.done():
+                await self.clock.advance(0.25)
+                await asyncio.sleep(0.001)
+        await task
+
+
+async def holds(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - a manual clock has no event to wait for
+            await asyncio.sleep(0.001)
+
+
+async def test_a_ring_wakes_at_once_and_is_acknowledged_after_the_step(database: Database) -> None:
+    house, stop = House(database), asyncio.Event()
+    task = asyncio.create_task(house.bell.follow(house.step, stop))
+    await holds(lambda: house.clock.sleeper_count > 0)
+    before = house.steps
+
+    await house.bus.publish("two", {"version": 1, "type": "watermark", "id": "1", "data": {"service": "x"}})
+    await holds(lambda: house.steps > before)  # the clock stands still: nothing but the ring can end the wait
+    await house.until(lambda: house.steps > before, stop, task)
+
+    assert await house.bus.lag("house", "two") == 0
+
+
+async def test_without_a_ring_the_database_is_looked_at_twice_a_second(database: Database) -> None:
+    house, stop = House(database), asyncio.Event()
+    task = asyncio.create_task(house.bell.follow(house.step, stop))
+
+    await house.until(lambda: house.steps >= 5, stop, task)
+
+    assert 1.5 <= house.clock.monotonic() <= 6
+
+
+@pytest.mark.parametrize("fault", [BrokerError("bus: away"), DatabaseUnavailable("database: away")])
+async def test_what_is_away_is_waited_for_and_shows_in_the_health(database: Database, fault: Exception) -> None:
+    house, stop = House(database), asyncio.Event()
+    house.faults = [fault, fault]
+    task = asyncio.create_task(house.bell.follow(house.step, stop))
+    await holds(lambda: house.steps > 0)
+    assert house.bell.check(START) == (False, str(fault))
+
+    await house.until(lambda: house.steps >= 4, stop, task)
+
+    assert house.bell.check(START)[0]
+    labels = {"service": "house", "error_type": type(fault).__name__}
+    assert house.registry.get_sample_value("trading_errors_total", labels) == 2
+
+
+@pytest.mark.parametrize("fault", [ConfigError("wrong"), DatabaseError("full"), AssertionError("broken")])
+async def test_any_other_fault_ends_the_service(database: Database, fault: Exception) -> None:
+    house = House(database)
+    house.faults = [fault]
+
+    with pytest.raises(type(fault)):
+        await house.bell.follow(house.step, asyncio.Event())
+
+
+async def test_a_step_that_does_not_end_shows_in_the_health(database: Database) -> None:
+    house = House(database)
+    hanging = asyncio.Event()
+
+    async def step() -> bool:
+        await hanging.wait()
+        return False
+
+    task = asyncio.create_task(house.bell.follow(step, asyncio.Event()))
+    await asyncio.sleep(0)
+    await house.clock.advance(61)
+
+    assert house.bell.check(START) == (False, "one step has been under way for 61 s, at most 60 s are usual")
+    task.cancel()
+
+
+async def test_rubbish_is_put_on_record_once_and_bounded(database: Database) -> None:
+    house = House(database, dead_letters_max=4)
+    for number in range(6):
+        await house.bus.publish("one", b"\xff\x00 %d" % number)
+
+    await house.bell.wait()
+    await house.bell.ack()
+
+    async with database.read() as session:
+        assert await database.count_rows(DeadLetterRow, session) == 4
+    assert await house.bus.lag("house", "one") == 0
+    assert len(await house.bus.read_dead_letters()) == 6
+    labels = {"service": "house", "stream": "one"}
+    assert house.registry.get_sample_value("trading_dead_letters_total", labels) == 6
+
+
+async def test_an_announcement_to_a_bus_that_is_away_is_no_fault(database: Database) -> None:
+    house = House(database)
+    house.bus.is_available = False
+
+    await house.bell.announce(START)
+
+    house.bus.is_available = True
+    await house.bell.announce(START)
+    event = (await house.bus.read("watermarks"))[0].event
+    assert event is not None
+    assert (event.data.service, event.as_of) == ("house", START)
