@@ -87,7 +87,7 @@ class WaryStrategy(AnchorStrategy):
 CASES = {
     "defaults": Case(
         {"BTC/USDT:1m": BTC},
-        900,
+        640,
         {"strategy_params": GRID},
         frozenset({"stop_loss", "position_size", "already_in", "nothing_held"}),
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from shared.bus_leftover import PID_FILE
 from shared.clock import Clock, SystemClock, seeded_random
 from shared.config import ENVIRONMENT_NAMES
 from shared.testing.state_tables import connect_readonly
@@ -28,11 +30,12 @@ type Condition = Callable[[sqlite3.Connection], bool]
 
 
 class KillPoint(NamedTuple):
-    """A kill at the moment when one service has handled so many candles, and the batch size of that run."""
+    """A kill when one service has handled so many candles; the batch size of that run; whether the bus dies too."""
 
     service: str
     candles: int
     batch_rows_max: int
+    with_children: bool
 
 
 def kill_points(seed: int, candles: int, count: int, batches: Sequence[int] = (29, 120, 500)) -> list[KillPoint]:
@@ -41,7 +44,10 @@ def kill_points(seed: int, candles: int, count: int, batches: Sequence[int] = (2
     places = sorted(rng.sample(range(1, candles), count))
     services = [SERVICES[number % len(SERVICES)] for number in range(count)]
     rng.shuffle(services)
-    return [KillPoint(service, place, rng.choice(batches)) for service, place in zip(services, places, strict=True)]
+    return [
+        KillPoint(service, place, rng.choice(batches), rng.random() < 0.5)
+        for service, place in zip(services, places, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -85,11 +91,11 @@ class PlatformRun:
         process = self.start(*more)
         return self._ended(process)
 
-    def kill_when(self, condition: Condition, *more: str) -> bool:
-        """SIGKILL everything when `condition` of the database holds; False when the run ended before."""
+    def kill_when(self, condition: Condition, *more: str, with_children: bool = True) -> bool:
+        """SIGKILL the platform when `condition` of the database holds; False when the run ended before."""
         process = self.start(*more)
         met = self._until(process, condition)
-        self.kill(process)
+        self.kill(process, with_children=with_children)
         return met
 
     def kill_at_once(self, is_time: Callable[[], bool], *more: str) -> None:
@@ -98,19 +104,33 @@ class PlatformRun:
         self._watch(process, is_time)
         self.kill(process)
 
-    def stop_when(self, condition: Condition, number: signal.Signals, *more: str) -> Ended:
-        """Send a signal that asks for an orderly end when `condition` holds, and wait for that end."""
+    def stop_when(
+        self, condition: Condition, number: signal.Signals, *more: str, bus_dies: Condition | None = None
+    ) -> Ended:
+        """Send a signal that asks for an orderly end when `condition` holds, and wait for that end.
+
+        When `bus_dies` holds, before that, the message bus is killed alone: the platform goes on with another.
+        """
         process = self.start(*more)
+        if bus_dies is not None and self._until(process, bus_dies):
+            known = json.loads((self.state / PID_FILE).read_bytes())
+            os.kill(known["pid"], signal.SIGKILL)
         if not self._until(process, condition):
             raise AssertionError(f"the run ended before it was stopped; it said:\n{self.said()[-4000:]}")
         process.send_signal(number)
         return self._ended(process)
 
-    def kill(self, process: subprocess.Popen[bytes]) -> None:
-        """SIGKILL the process and its children."""
+    def kill(self, process: subprocess.Popen[bytes], *, with_children: bool = True) -> None:
+        """SIGKILL the process and, unless they are left to notice it themselves, its children."""
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            (os.killpg if with_children else os.kill)(process.pid, signal.SIGKILL)
         process.wait()
+
+    def verify(self) -> Ended:
+        """Run `trading verify` on the state as it is."""
+        command = [str(COMMAND), "verify", "--state", str(self.state)]
+        done = subprocess.run(command, capture_output=True, cwd=self.state, timeout=RUN_SECONDS_MAX, check=False)
+        return Ended(done.returncode, (done.stdout + done.stderr).decode(errors="replace"))
 
     def said(self) -> str:
         """Return everything that the runs on this state said."""
