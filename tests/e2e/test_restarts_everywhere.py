@@ -107,12 +107,12 @@ CASES = {
             "notional_per_hour_max": "60000",
             "risk_daily_loss_limit_pct": "0.7",
             "risk_max_drawdown_pct": "1.2",
-            "snapshot_interval": "420",
+            "snapshot_interval": "90",
         },
         frozenset({"trailing_stop", "stop_cooldown", "order_rate", "notional_rate", "daily_loss", "drawdown"}),
     ),
     "two_symbols_three_streams": Case(
-        {"BTC/USDT:1m": BTC, "BTC/USDT:5m": BTC, "ETH/USDT:1m": ETH},
+        {"BTC/USDT:1m": BTC, "BTC/USDT:5m": BTC, "ETH/USDT:5m": ETH},
         400,
         {
             "strategy_params": ETH_GRID,
@@ -121,7 +121,7 @@ CASES = {
             "sizing": "quote:700",
             "trailing_pct": "2",
         },
-        frozenset({"trailing_stop", "position_size", "nothing_held"}),
+        frozenset({"trailing_stop", "nothing_held"}),
     ),
     "plain_python": Case(
         {"BTC/USDT:1m": BTC, "ETH/USDT:1m": ETH},

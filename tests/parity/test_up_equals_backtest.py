@@ -6,7 +6,7 @@ import asyncio
 import json
 import subprocess
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -89,6 +89,7 @@ MIXED_PARAMS = {
     },
     "rsi": {"trigger": "leave"},
 }
+HOLEY_GRID = {"grid": {"lower_price": 40, "upper_price": 60, "grid_count": 80}}
 EQUITY = {"sizing": "equity_fraction:0.3"}
 CASES = {
     "crash_free_of_slippage": Case((BTC_1M,), EQUITY | {"slippage_bps": "0"}, CRASH_GRID),
@@ -104,6 +105,9 @@ CASES = {
         ETH_GRID,
     ),
     "hours_with_holes": Case((BTC_1H,), EQUITY | {"slippage_bps": "2", "fee_asset": "received"}, HOUR_PARAMS, "free"),
+    "minutes_with_many_holes": Case(
+        (LTC_1M._replace(rows=3_000),), EQUITY | {"slippage_bps": "2", "signal_age_max": "90"}, HOLEY_GRID, "free"
+    ),
     "three_streams_at_once": Case(
         (BTC_1M._replace(rows=1_500), ETH_5M._replace(first=BTC_1M.first, rows=300), LTC_1M),
         EQUITY | {"slippage_bps": "2", "max_entries": "0", "risk_stop_loss_pct": "2"},
@@ -167,6 +171,7 @@ def run_alone(case: Case, key: InstanceKey, path: Path, allocation: Decimal, set
         stop_loss_pct=settings.risk_stop_loss_pct,
         take_profit_pct=settings.take_profit_pct,
         trailing_pct=settings.trailing_pct,
+        age_max=timedelta(seconds=settings.signal_age_max) if settings.signal_age_max else None,
     )
     result = run_backtest(
         BacktestRequest(
