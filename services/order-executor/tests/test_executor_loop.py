@@ -333,6 +333,8 @@ async def test_a_live_executor_waits_two_seconds_for_the_engine_and_then_guards_
     assert await loop.step()
 
     assert [row.reason for row in await rows_of(database, TradeRow, "sequence")] == ["test", "stop_loss"]
+    await database.upsert_candles([candle(3, 94)])
+    assert not await loop.step()  # each close time is waited for anew
 
 
 async def test_signals_of_an_engine_that_comes_late_are_decided_at_the_books_own_time(

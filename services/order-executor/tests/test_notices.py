@@ -21,7 +21,7 @@ from shared.testing.builders import ALPHA, BETA, FREE_OF_COST, START, candle, in
 from .conftest import BuildLoop, Market, config_of, run_dry
 
 D = Decimal
-AT_ONCE = NotifierLimits(message_gap_seconds=0, base_delay_seconds=0.001, close_seconds_max=5)
+AT_ONCE = NotifierLimits(message_gap_seconds=0, base_delay_seconds=0.001, close_seconds_max=1)
 
 
 @pytest.fixture

@@ -226,6 +226,20 @@ async def test_the_cooldown_of_a_stop_outlives_a_restart(
     assert decided[allowed.id] == ("ordered", "")
 
 
+async def test_the_best_price_of_a_trailing_stop_outlives_a_restart(
+    database: Database, market: Market, loop_of: BuildLoop
+) -> None:
+    config = config_of({ALPHA: instance_rules(trailing_pct=D(10))})
+    await market([candle(0), candle(1), candle(2, 110, 120, high=130, low=110)], [signal("BUY", 0)])
+    await run_dry(loop_of(config))
+
+    await market([candle(3, 120, 116, low=115)])
+    await run_dry(loop_of(config))
+
+    trade = (await rows_of(database, TradeRow, "sequence"))[-1]
+    assert (trade.reason, trade.price) == ("trailing_stop", 117)
+
+
 async def test_a_stored_sell_that_exceeds_what_was_bought_is_a_broken_invariant(
     database: Database, market: Market, loop_of: BuildLoop
 ) -> None:

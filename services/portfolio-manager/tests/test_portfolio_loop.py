@@ -121,7 +121,9 @@ async def test_a_failed_commit_is_repeated_and_leaves_nothing(
     await run_dry(loop)
 
     account = (await rows_of(database, AccountRow))[0]
-    assert (await snapshots_of(database))[-1][2] == account.equity
+    snapshots = await snapshots_of(database)
+    assert [moment for _, moment, *_ in snapshots] == [START + n * MINUTE for n in range(1, 31)]
+    assert snapshots[-1][2] == account.equity
 
 
 async def test_the_day_is_summed_up_once_at_midnight_also_over_restarts(
