@@ -95,6 +95,18 @@ async def test_an_unacknowledged_row_is_sent_again_after_its_time_and_an_acknowl
     assert await said(broker) == ["a", "b", "b"]
 
 
+async def test_a_row_whose_consumer_was_faster_is_still_said_once_to_those_who_listen(
+    database: Database, broker: MemoryBroker, relay: OutboxRelay
+) -> None:
+    await commit(database, "a", "b")
+    await acknowledge(database, "a")
+
+    await relay.send_due()
+    await relay.send_due()
+
+    assert await said(broker) == ["a", "b"]
+
+
 async def test_a_wiped_bus_fills_itself_again(
     database: Database, broker: MemoryBroker, relay: OutboxRelay, clock: ManualClock
 ) -> None:

@@ -1,8 +1,9 @@
-"""The outbox relay: what a transaction promised to say is said, again and again, until its reader has acknowledged it.
+"""The outbox relay: what a transaction promised to say is said once, and again until its reader has acknowledged it.
 
 A row is written in the transaction of its cause and acknowledged in the transaction of its effect. Between the two the
-bus may lose it, repeat it or be away: the relay sends every row that nobody acknowledged, at once when it is new and
-again when `resend_after_seconds` have passed. A bus that was wiped fills itself again from here.
+bus may lose it, repeat it or be away: the relay sends every row once, also one whose consumer was faster and read the
+table, as others may listen; and a row that nobody acknowledged again when `resend_after_seconds` have passed. A bus
+that was wiped fills itself again from here.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
-from sqlalchemy import func, or_, select
+from sqlalchemy import ColumnElement, and_, func, or_, select
 
 from shared.broker_port import Broker
 from shared.clock import Clock, SystemClock, seeded_random
@@ -64,6 +65,7 @@ class OutboxRelay:
         self._kick = asyncio.Event()
         self._resend_before: datetime | None = self._clock.now() + _FAR  # a first pass: who knows what the bus has
         self._failures = 0
+        self._sent_until: dict[str, int] = {}
         self._pruned_at = self._clock.monotonic()
         self._sent_since_prune = 0
         self._alarmed_at: float | None = None
@@ -105,6 +107,7 @@ class OutboxRelay:
             while rows := await self._due(topic, before, after_id):
                 await self._broker.publish_many([(topic, payload.encode()) for _, payload in rows])
                 await self._database.mark_outbox_sent([row_id for row_id, _ in rows])
+                self._sent_until[topic] = max(self._sent_until.get(topic, 0), rows[-1][0])
                 total += len(rows)
                 self._sent_since_prune += len(rows)
                 after_id = rows[-1][0]
@@ -131,8 +134,8 @@ class OutboxRelay:
         row = OutboxRow
         statement = (
             select(row.id, row.payload)
-            .where(row.topic == topic, row.acked_at.is_(None), row.id > after_id)
-            .where(or_(row.sent_at.is_(None), row.sent_at < before))
+            .where(row.topic == topic, row.id > after_id)
+            .where(or_(_never_sent(self._sent_until.get(topic, 0)), and_(row.acked_at.is_(None), row.sent_at < before)))
             .order_by(row.id)
             .limit(self.limits.batch_max)
         )
@@ -185,3 +188,12 @@ class OutboxRelay:
         finally:
             for task in tasks:
                 task.cancel()
+
+
+def _never_sent(sent_until: int) -> ColumnElement[bool]:
+    """Return the rows that nobody on the bus has heard of, those included whose consumer read the table first.
+
+    Rows up to `sent_until` are known to have gone out once; one among them that did not is caught while it is unacked.
+    """
+    row = OutboxRow
+    return and_(row.sent_at.is_(None), or_(row.id > sent_until, row.acked_at.is_(None)))
