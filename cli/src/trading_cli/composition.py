@@ -127,6 +127,7 @@ async def open_platform(settings: Settings, *, redis_url: str = "", db_url: str 
             health.register_check(name, check)
         await health.start()
         stack.push_async_callback(health.stop)
+        await platform.engine.prepare()
         yield platform
 
 

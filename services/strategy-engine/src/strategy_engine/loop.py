@@ -18,6 +18,7 @@ from shared.events import SIGNAL_STREAM, candle_stream
 from shared.metrics import ServiceMetrics
 from shared.models import Candle, Signal, from_milliseconds
 from shared.sa_models import SignalRow, StrategyStateRow
+from shared.strategy import CompiledStrategy
 from strategy_engine.checkpoints import checkpoint_rows, restore_runners
 from strategy_engine.config import StrategyConfig
 from strategy_engine.engine import StrategyEngine, signal_event
@@ -67,6 +68,11 @@ class EngineLoop:
     async def run(self, stop: asyncio.Event) -> None:
         """Handle close times until `stop`; a database or bus that is away is waited for."""
         await self._bell.follow(self.step, stop)
+
+    async def prepare(self) -> None:
+        """Load compiled steps (seconds, the first time) off the loop, so that no candle waits for them."""
+        compiled = [runner.strategy for runner in self._engine.runners if isinstance(runner.strategy, CompiledStrategy)]
+        await asyncio.to_thread(lambda: [strategy.prepare() for strategy in compiled])
 
     async def load(self) -> None:
         """Bring every instance to where the last run committed."""

@@ -52,6 +52,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         relay = build_relay(settings, parts, [SIGNAL_STREAM])
         loop = build_engine(settings, plan, parts, relay)
         parts.health.register_check("engine", loop.check)
+        await loop.prepare()
         await supervise({SERVICE: lambda: loop.run(stop), "relay": lambda: relay.run(stop)}, stop, parts.log)
 
 
