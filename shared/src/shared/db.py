@@ -16,13 +16,13 @@ from shared.clock import Clock, SystemClock, seeded_random
 from shared.db_candles import CANDLE_COLUMNS, CandleWrite
 from shared.db_engine import Connections, EngineOptions
 from shared.db_outbox import OutboxMessage
-from shared.db_rows import Row
+from shared.db_rows import Conflict, Row
 from shared.db_url import parse_database_url
 from shared.errors import ConfigError, DatabaseError
 from shared.models import Candle, Order, OrderStatus, Signal
 from shared.sa_models import Base, StampRow
 
-__all__ = ["CandleWrite", "Database", "EngineOptions", "OutboxMessage"]
+__all__ = ["CandleWrite", "Conflict", "Database", "EngineOptions", "OutboxMessage"]
 
 _BACKOFF_SECONDS = 0.02
 
@@ -284,6 +284,12 @@ class Database:
     ) -> int:
         """Insert dicts or overwrite the columns `update` (all but the key) where the primary key is known."""
         return await db_rows.upsert_rows(session, row_class, rows, update)
+
+    async def write_rows(
+        self, session: AsyncSession, row_class: type[Base], rows: Sequence[Row], *, conflict: Conflict = Conflict.FAILS
+    ) -> None:
+        """Write dicts of one set of columns; nobody asks how many were new, so it may wait for the commit."""
+        await db_rows.write_rows(session, row_class, rows, conflict=conflict)
 
     async def count_rows(self, row_class: type[Base], session: AsyncSession | None = None) -> int:
         """Return how many rows a table has."""

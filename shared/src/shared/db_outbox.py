@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared.db_rows import Row, insert_rows, upsert_rows
+from shared.db_rows import Conflict, Row, write_rows
 from shared.sa_models import CursorRow, OutboxRow
 
 KEYS_PER_STATEMENT_MAX = 500
@@ -29,7 +29,7 @@ class OutboxMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 async def append(session: AsyncSession, rows: Sequence[Row], created_at: datetime) -> int:
     """Add messages {topic, key, payload, as_of}; they are sent in the order of their ids."""
-    return await insert_rows(
+    await write_rows(
         session,
         OutboxRow,
         [
@@ -43,6 +43,7 @@ async def append(session: AsyncSession, rows: Sequence[Row], created_at: datetim
             for row in rows
         ],
     )
+    return len(rows)
 
 
 async def pending(session: AsyncSession, topic: str, limit: int, after_id: int = 0) -> list[OutboxMessage]:
@@ -93,7 +94,8 @@ async def read_cursors(session: AsyncSession, prefix: str = "") -> dict[str, str
 
 async def write_cursors(session: AsyncSession, values: Mapping[str, str | int]) -> None:
     """Set cursors by name."""
-    await upsert_rows(session, CursorRow, [{"name": name, "value": str(value)} for name, value in values.items()])
+    rows = [{"name": name, "value": str(value)} for name, value in values.items()]
+    await write_rows(session, CursorRow, rows, conflict=Conflict.UPDATES)
 
 
 def _parts[T](items: Sequence[T]) -> list[Sequence[T]]:

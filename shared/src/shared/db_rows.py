@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any
@@ -25,6 +26,14 @@ _CONVERSIONS: dict[tuple[str, type[Any]], Callable[[Any], Any]] = {
 }
 
 
+class Conflict(StrEnum):
+    """What becomes of a row whose primary key is known."""
+
+    FAILS = "fails"
+    IGNORED = "ignored"
+    UPDATES = "updates"
+
+
 @dataclass(frozen=True)
 class InsertPlan:
     """One INSERT: its text, and what turns each column's value into the driver's."""
@@ -41,8 +50,25 @@ async def insert_rows(
     """Insert `rows` (all with the same columns) and return how many are new; with `ignore_conflicts` known ones stay."""
     if not rows:
         return 0
-    conflict = "DO NOTHING" if ignore_conflicts else ""
-    return await _execute(session, _plan(dialect_of(session), row_class, tuple(rows[0]), conflict), rows)
+    return await _execute(session, _insert_plan(session, row_class, rows, ignore_conflicts), rows)
+
+
+async def write_rows(
+    session: AsyncSession, row_class: type[Base], rows: Sequence[Row], *, conflict: Conflict = Conflict.FAILS
+) -> None:
+    """Write `rows` without asking how many were new: on SQLite they go along with the transaction's next statement."""
+    if not rows:
+        return
+    if conflict is Conflict.UPDATES:
+        plan, ordered = _upsert_plan(session, row_class, rows, None)
+    else:
+        plan, ordered = _insert_plan(session, row_class, rows, conflict is Conflict.IGNORED), list(rows)
+    if dialect_of(session) != "sqlite":
+        await _execute(session, plan, ordered)
+        return
+    connection = await (await session.connection()).get_raw_connection()
+    driver: Any = connection.driver_connection
+    driver.defer(plan.statement, _parameters(session, plan, ordered))
 
 
 async def upsert_rows(
@@ -51,6 +77,19 @@ async def upsert_rows(
     """Insert `rows` or overwrite the columns `update` (all but the key) of those with the same primary key."""
     if not rows:
         return 0
+    plan, ordered = _upsert_plan(session, row_class, rows, update)
+    return await _execute(session, plan, ordered)
+
+
+def _insert_plan(
+    session: AsyncSession, row_class: type[Base], rows: Sequence[Row], ignore_conflicts: bool
+) -> InsertPlan:
+    return _plan(dialect_of(session), row_class, tuple(rows[0]), "DO NOTHING" if ignore_conflicts else "")
+
+
+def _upsert_plan(
+    session: AsyncSession, row_class: type[Base], rows: Sequence[Row], update: Sequence[str] | None
+) -> tuple[InsertPlan, list[Row]]:
     columns = tuple(rows[0])
     key = _key_of(row_class)
     changed = tuple(update) if update is not None else tuple(name for name in columns if name not in key)
@@ -58,7 +97,7 @@ async def upsert_rows(
     plan = _plan(dialect_of(session), row_class, columns, conflict if changed else "DO NOTHING")
     # The last of several rows with one key wins; sorted, two writers take their locks in the same order.
     latest = {tuple(row[name] for name in key): row for row in rows}
-    return await _execute(session, plan, [latest[each] for each in sorted(latest)])
+    return plan, [latest[each] for each in sorted(latest)]
 
 
 def dialect_of(session: AsyncSession) -> str:
@@ -73,6 +112,11 @@ async def execute_driver(session: AsyncSession, statement: str, parameters: Any 
 
 
 async def _execute(session: AsyncSession, plan: InsertPlan, rows: Sequence[Row]) -> int:
+    result = await execute_driver(session, plan.statement, _parameters(session, plan, rows))
+    return int(result.rowcount)
+
+
+def _parameters(session: AsyncSession, plan: InsertPlan, rows: Sequence[Row]) -> Any:
     width = len(plan.columns)
     pick = itemgetter(*plan.columns) if width > 1 else lambda row: (row[plan.columns[0]],)
     for row in rows:
@@ -82,9 +126,7 @@ async def _execute(session: AsyncSession, plan: InsertPlan, rows: Sequence[Row])
         list(column) if convert is None else [None if value is None else convert(value) for value in column]
         for convert, column in zip(plan.conversions, values, strict=True)
     ]
-    parameters = list(zip(*columns, strict=True)) if dialect_of(session) == "sqlite" else tuple(columns)
-    result = await execute_driver(session, plan.statement, parameters)
-    return int(result.rowcount)
+    return list(zip(*columns, strict=True)) if dialect_of(session) == "sqlite" else tuple(columns)
 
 
 @lru_cache(maxsize=512)

@@ -1,7 +1,8 @@
 """One visit to SQLite's thread for each statement.
 
 Left alone, SQLAlchemy asks aiosqlite to make a cursor, execute, fetch and close: four waits for another thread,
-and three more for BEGIN. Here a statement is one wait, and BEGIN goes along with the first statement.
+and three more for BEGIN. Here a statement is one wait, BEGIN goes along with the first one, and writes whose count
+nobody asks for go along with the next statement or the commit: a transaction of ten writes waits once.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ class SqliteConnection(aiosqlite.Connection):
         self._thread.daemon = True  # a process that forgot to close may still end
         self._begin: str | None = None
         self._begun = False
+        self._deferred: list[tuple[str, Sequence[Sequence[Any]]]] = []
 
     async def open(self) -> None:
         """Start the thread and open the file in it; a thread that could not has ended when the error is raised."""
@@ -43,8 +45,16 @@ class SqliteConnection(aiosqlite.Connection):
         """Return a cursor; this waits for nothing."""
         return SqliteCursor(self)
 
+    def defer(self, statement: str, parameters: Sequence[Sequence[Any]]) -> None:
+        """Take a write whose count nobody asks for: it goes along with the next statement, or with the commit."""
+        self._deferred.append((statement, parameters))
+
     async def commit(self) -> None:
         """Commit, unless nothing was ever executed."""
+        if self._deferred:
+            await self.visit(lambda raw: raw.commit())
+            self._begun = False
+            return
         begun, self._begin, self._begun = self._begun, None, False
         if begun:
             await super().commit()
@@ -52,12 +62,16 @@ class SqliteConnection(aiosqlite.Connection):
     async def rollback(self) -> None:
         """Roll back, unless nothing was ever executed."""
         begun, self._begin, self._begun = self._begun, None, False
+        self._deferred = []
         if begun:
             await super().rollback()
 
     async def visit(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
         """Run `work` in the connection's thread, in the transaction that is due."""
         begin, self._begin = self._begin, None
+        if self._deferred:
+            deferred, self._deferred = self._deferred, []
+            work = partial(_writes_and, deferred, work)
         if begin is not None:
             # Set before the thread answers: a task cancelled meanwhile must still roll back.
             self._begun = True
@@ -120,6 +134,16 @@ def _one_visit(
         return rows, cursor.description, cursor.rowcount, cursor.lastrowid
     finally:
         cursor.close()
+
+
+def _writes_and(
+    writes: Sequence[tuple[str, Sequence[Sequence[Any]]]],
+    work: Callable[[sqlite3.Connection], Any],
+    connection: sqlite3.Connection,
+) -> Any:
+    for statement, parameters in writes:
+        connection.executemany(statement, parameters)
+    return work(connection)
 
 
 def _begin_and(begin: str, work: Callable[[sqlite3.Connection], Any], connection: sqlite3.Connection) -> Any:

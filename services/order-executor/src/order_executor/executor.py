@@ -22,7 +22,7 @@ from order_executor.signals import exact, refusal_of
 from order_executor.sub_accounts import SubAccounts, adopt_instance
 from order_executor.venues.port import Venue
 from shared.broker import Broker
-from shared.db import Database
+from shared.db import Conflict, Database
 from shared.domain.book import Book
 from shared.domain.effects import REFUSED, Declined, Effect, Placed, StateChanged
 from shared.domain.paper import PaperVenue
@@ -245,14 +245,14 @@ class OrderExecutor:
         await write_records(database, session, to_records(effects, ACCOUNT))
         changed = [sub_account_row(book.accounts[key], *touched[key]) for key in sorted(touched)]
         if changed:
-            await database.upsert_rows(session, StrategyPositionRow, changed)
+            await database.write_rows(session, StrategyPositionRow, changed, conflict=Conflict.UPDATES)
         positions = position_rows(book, as_of)
         if positions:
-            await database.upsert_rows(session, PositionRow, positions)
+            await database.write_rows(session, PositionRow, positions, conflict=Conflict.UPDATES)
         own = account_row(
             book, account=ACCOUNT, mode=self.config.mode, quote_asset=self.config.quote_asset, as_of=as_of
         )
-        await database.upsert_rows(session, AccountRow, [own])
+        await database.write_rows(session, AccountRow, [own], conflict=Conflict.UPDATES)
 
     async def _tell(self, effects: Sequence[Effect]) -> None:
         if self._notifier is not None and self._notifier.enabled:

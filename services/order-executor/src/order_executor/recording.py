@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from order_executor.records import Records
-from shared.db import Database
+from shared.db import Conflict, Database
 from shared.sa_models import DecisionRow, LedgerRow, OrderRow, TradeRow
 
 KEYS_PER_QUERY_MAX = 500
@@ -17,13 +17,13 @@ KEYS_PER_QUERY_MAX = 500
 async def write_records(database: Database, session: AsyncSession, records: Records) -> None:
     """Write the rows of one batch: intents first, then what became of them."""
     if records.orders:
-        await database.upsert_rows(session, OrderRow, list(records.orders.values()))
+        await database.write_rows(session, OrderRow, list(records.orders.values()), conflict=Conflict.UPDATES)
     if records.trades:
-        await database.insert_rows(session, TradeRow, records.trades)
+        await database.write_rows(session, TradeRow, records.trades)
     if records.ledger:
-        await database.insert_rows(session, LedgerRow, records.ledger)
+        await database.write_rows(session, LedgerRow, records.ledger)
     if records.decisions:
-        await database.insert_rows(session, DecisionRow, records.decisions)
+        await database.write_rows(session, DecisionRow, records.decisions)
     if records.outbox:
         await database.append_outbox(session, records.outbox)
 

@@ -20,7 +20,7 @@ from portfolio_manager.verification import Verification, verify_database
 from shared.broker import Broker
 from shared.candle_reader import CandleReader
 from shared.clock import Clock
-from shared.db import Database
+from shared.db import Conflict, Database
 from shared.domain.rounding import ZERO
 from shared.door_bell import DoorBell
 from shared.events import ORDER_STREAM, WATERMARK_STREAM
@@ -136,7 +136,7 @@ class PortfolioLoop:
             cursors[DAY_VALUE] = f"{folded.day_ends[-1].value:f}"
         async with self._database.get_session() as session:
             rows = [_snapshot_row(*each) for each in folded.snapshots]
-            await self._database.insert_rows(session, PortfolioSnapshotRow, rows, ignore_conflicts=True)
+            await self._database.write_rows(session, PortfolioSnapshotRow, rows, conflict=Conflict.IGNORED)
             handled = update(OutboxRow).where(
                 OutboxRow.topic == ORDER_STREAM, OutboxRow.acked_at.is_(None), OutboxRow.as_of <= horizon
             )

@@ -12,7 +12,7 @@ from structlog.stdlib import BoundLogger
 from shared.broker import Broker
 from shared.candle_reader import CandleReader, last_open_times
 from shared.clock import Clock
-from shared.db import Database
+from shared.db import Conflict, Database
 from shared.door_bell import DoorBell
 from shared.events import SIGNAL_STREAM, candle_stream
 from shared.metrics import ServiceMetrics
@@ -143,10 +143,10 @@ class EngineLoop:
         async with database.get_session() as session:
             if signals:
                 rows = [_signal_row(signal) for signal in signals]
-                await database.insert_rows(session, SignalRow, rows, ignore_conflicts=True)
+                await database.write_rows(session, SignalRow, rows, conflict=Conflict.IGNORED)
                 await database.append_outbox(session, [_outbox_row(signal) for signal in signals])
             if states:
-                await database.upsert_rows(session, StrategyStateRow, states)
+                await database.write_rows(session, StrategyStateRow, states, conflict=Conflict.UPDATES)
             await database.write_cursors(session, self._reader.cursors(candles, watermark))
         self._reader.advance(candles, watermark)
 
