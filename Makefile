@@ -48,7 +48,7 @@ test: setup ## Run every test; options in ARGS="-k name"
 	@$(PYTEST) $(ARGS)
 
 .PHONY: check
-check: lint ## Lint and unit tests: no servers, under a minute
+check: lint ## Lint and unit tests: no servers, no whole platform
 	@$(PYTEST) $(UNIT_TESTS) $(ARGS)
 
 .PHONY: lint
