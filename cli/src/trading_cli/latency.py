@@ -17,7 +17,10 @@ ANNOUNCED_MAX = 5_000
 
 
 class LatencyProbe:
-    """Machine time from a close time's announcement to its orders' commit; the newest samples are kept."""
+    """Machine time from a close time's announcement to its orders' commit; the newest samples are kept.
+
+    A close time inside a batch (history, a replay at full speed) was not announced by itself and does not count.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -34,7 +37,7 @@ class LatencyProbe:
         for effect in effects:
             if isinstance(effect, Placed):
                 place = bisect.bisect_left(self._announced, (effect.order.created_at, 0.0))
-                if place < len(self._announced):
+                if place < len(self._announced) and self._announced[place][0] == effect.order.created_at:
                     self._samples_ms.append(1000 * (now - self._announced[place][1]))
 
     def percentiles(self) -> dict[str, float | None]:
