@@ -188,6 +188,11 @@ class Settings(BaseSettings):
         return self.trading_mode == "paper"
 
     @property
+    def is_deterministic(self) -> bool:
+        """Return whether the feed completes every close time by itself, so that nobody waits for a stream."""
+        return self.feed in ("simulated", "replay")
+
+    @property
     def quote_asset(self) -> str:
         """Return the one currency in which everything is valued."""
         return self.symbols[0].partition("/")[2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -12,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from shared.db_rows import insert_rows
 from shared.domain.order_lifecycle import is_legal_move
 from shared.errors import UnknownOrder
-from shared.models import Order, OrderStatus, Signal
+from shared.models import Fill, Order, OrderSide, OrderStatus, OrderType, Signal
 from shared.sa_models import OrderRow, SignalRow
 
 
@@ -25,6 +26,17 @@ def order_row(order: Order, as_of: datetime | None = None) -> dict[str, Any]:
     """Return an order as the columns of its table; `as_of` is its creation unless said."""
     words = {"side": str(order.side), "type": str(order.type), "status": str(order.status)}
     return {**msgspec.structs.asdict(order), **words, "as_of": as_of or order.created_at}
+
+
+def order_of(row: Mapping[str, Any]) -> Order:
+    """Return the order that a row of its table holds."""
+    words = {"side": OrderSide(row["side"]), "type": OrderType(row["type"]), "status": OrderStatus(row["status"])}
+    return Order(**{**{name: row[name] for name in Order.__struct_fields__}, **words})
+
+
+def fill_of(row: Mapping[str, Any]) -> Fill:
+    """Return the fill that a row of the table `trades` holds."""
+    return Fill(**{**row, "side": OrderSide(row["side"])})
 
 
 async def store_signal(session: AsyncSession, signal: Signal) -> bool:

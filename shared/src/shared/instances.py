@@ -13,6 +13,7 @@ from shared.config_values import Allocation
 from shared.domain.allocation import equal_shares
 from shared.domain.book import InstanceRules
 from shared.domain.matching import signal_age_max
+from shared.domain.risk import Limits
 from shared.domain.rounding import Instrument
 from shared.domain.sizing import parse_sizing
 from shared.errors import ConfigError
@@ -90,6 +91,18 @@ def plan_run(settings: Settings) -> RunPlan:
     sizes = [PlannedSize(plan.key, plan.rules, plan.share, plan.strategy.params.quantity) for plan in plans]
     notes += entry_notes(sizes, settings) + exposure_notes(sizes, settings)
     return RunPlan(tuple(plans), tuple(dict.fromkeys(notes)), instruments, settings)
+
+
+def account_limits(settings: Settings) -> Limits:
+    """Return the account limits that the settings name; whether they are in force is the caller's to say."""
+    return Limits(
+        position_size_max=settings.risk_max_position_size,
+        gross_exposure_max=settings.risk_max_gross,
+        daily_loss_pct_max=settings.risk_daily_loss_limit_pct,
+        drawdown_pct_max=settings.risk_max_drawdown_pct,
+        order_rate_max=settings.risk_order_rate_max,
+        notional_per_hour_max=settings.notional_per_hour_max,
+    )
 
 
 def allocation_shares(keys: Iterable[InstanceKey], allocation: Iterable[Allocation]) -> dict[InstanceKey, Decimal]:

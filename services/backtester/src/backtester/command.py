@@ -20,8 +20,8 @@ from backtester.result import BacktestResult
 from backtester.run import ENGINES, BacktestRequest, run_backtest
 from shared.config import Settings, load_settings
 from shared.domain.fees import FeeAsset
-from shared.domain.risk import Limits
 from shared.errors import ConfigError
+from shared.instances import account_limits
 
 DATABASE_FILE = "trading.db"
 STANDARD_OUTPUT = "-"
@@ -147,18 +147,10 @@ def _request(given: dict[str, Any], settings: Settings, words: str) -> BacktestR
 def _trading_options(given: dict[str, Any], settings: Settings) -> BacktestOptions:
     same = ("fee", "slippage_bps", "fill", "gap", "sizing", "max_entries", "close_at_end")
     exits = ("stop_loss_pct", "take_profit_pct", "trailing_pct")
-    limits = Limits(
-        position_size_max=settings.risk_max_position_size,
-        gross_exposure_max=settings.risk_max_gross,
-        daily_loss_pct_max=settings.risk_daily_loss_limit_pct,
-        drawdown_pct_max=settings.risk_max_drawdown_pct,
-        order_rate_max=settings.risk_order_rate_max,
-        notional_per_hour_max=settings.notional_per_hour_max,
-    )
     return BacktestOptions(
         **{name: given[name] for name in (*same, *exits)},
         fee_asset=FeeAsset(given["fee_asset"]),
-        limits=limits if given["risk"] == "live" else None,
+        limits=account_limits(settings) if given["risk"] == "live" else None,
     )
 
 

@@ -10,12 +10,11 @@ from shared.config import Settings
 from shared.domain.book import BookRules, InstanceRules
 from shared.domain.fees import FeeAsset, FeeSchedule
 from shared.domain.matching import signal_age_max
-from shared.domain.risk import Limits
 from shared.domain.rounding import Instrument
+from shared.instances import account_limits
 from shared.models import InstanceKey
 
 ACCOUNT = "paper"
-DETERMINISTIC_FEEDS = frozenset({"replay", "simulated"})
 
 
 def plain_rules(key: InstanceKey) -> InstanceRules:
@@ -64,7 +63,7 @@ class ExecutorConfig:
             quote_asset=settings.quote_asset,
             mode=settings.trading_mode,
             orphans=settings.orphans,
-            is_deterministic=settings.feed in DETERMINISTIC_FEEDS,
+            is_deterministic=settings.is_deterministic,
             watermark_wait_seconds=settings.watermark_wait_seconds,
             batch_rows_max=settings.batch_rows_max,
             default_rules=default_rules,
@@ -74,17 +73,9 @@ class ExecutorConfig:
 
 def book_rules(settings: Settings) -> BookRules:
     """Return costs and account limits."""
-    limits = Limits(
-        position_size_max=settings.risk_max_position_size,
-        gross_exposure_max=settings.risk_max_gross,
-        daily_loss_pct_max=settings.risk_daily_loss_limit_pct,
-        drawdown_pct_max=settings.risk_max_drawdown_pct,
-        order_rate_max=settings.risk_order_rate_max,
-        notional_per_hour_max=settings.notional_per_hour_max,
-    )
     return BookRules(
         fees=FeeSchedule(maker=settings.fee_maker, taker=settings.fee_taker, asset=FeeAsset(settings.fee_asset)),
         slippage_bps=settings.slippage_bps,
         gap_refuses=settings.gap == "refuse",
-        limits=None if settings.risk == "off" else limits,
+        limits=None if settings.risk == "off" else account_limits(settings),
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from shared import db_orders
 from shared.clock import derived_id
 from shared.domain.book import Book, SubAccount
 from shared.domain.effects import Closed, Declined, Effect, Filled, Placed
@@ -51,16 +52,8 @@ def to_records(effects: Iterable[Effect], account: str) -> Records:
 
 
 def order_row(order: Order, as_of: datetime, account: str) -> Row:
-    """Return an order as its table has it."""
-    row = {name: getattr(order, name) for name in order.__struct_fields__}
-    return {
-        **row,
-        "side": order.side.value,
-        "type": order.type.value,
-        "status": order.status.value,
-        "as_of": as_of,
-        "account": account,
-    }
+    """Return an order as its table has it, with its account."""
+    return {**db_orders.order_row(order, as_of), "account": account}
 
 
 def trade_row(fill: Fill) -> Row:

@@ -15,6 +15,7 @@ from order_executor.config import ACCOUNT, ExecutorConfig
 from order_executor.records import account_row
 from order_executor.sub_accounts import SubAccounts, follow_list
 from shared.db import Database
+from shared.db_orders import fill_of, order_of
 from shared.domain.account import AccountFigures
 from shared.domain.allocation import allocated_cash
 from shared.domain.book import Book
@@ -22,7 +23,7 @@ from shared.domain.order_lifecycle import WORKING_STATUSES
 from shared.domain.restore import BookRecord, InstanceRecord, restore_book
 from shared.domain.risk import ControlState
 from shared.domain.rounding import ZERO
-from shared.models import Fill, InstanceKey, Order, OrderSide, OrderStatus, OrderType
+from shared.models import InstanceKey, OrderSide
 from shared.sa_models import (
     AccountRow,
     AllocationRow,
@@ -90,7 +91,7 @@ async def _restore(
 ) -> Book:
     subs = {_key(row): row for row in (await session.execute(select(StrategyPositionRow.__table__))).mappings()}
     fills = [
-        _fill(dict(row))
+        fill_of(dict(row))
         for row in (await session.execute(select(TradeRow.__table__).order_by(TradeRow.sequence))).mappings()
     ]
     working = [status.value for status in WORKING_STATUSES]
@@ -103,7 +104,7 @@ async def _restore(
         .where(wanted)
         .order_by(OrderRow.created_at, OrderRow.symbol, OrderRow.timeframe, OrderRow.strategy)
     )
-    orders = [_order(dict(row)) for row in (await session.execute(query)).mappings()]
+    orders = [order_of(dict(row)) for row in (await session.execute(query)).mappings()]
     marks = {
         row["symbol"]: row["current_price"] for row in (await session.execute(select(PositionRow.__table__))).mappings()
     }
@@ -142,12 +143,3 @@ def _figures(account: Mapping[str, Any]) -> AccountFigures:
         state=ControlState(account["state"]),
         state_reason=account["state_reason"],
     )
-
-
-def _fill(row: Mapping[str, Any]) -> Fill:
-    return Fill(**{**row, "side": OrderSide(row["side"])})
-
-
-def _order(row: Mapping[str, Any]) -> Order:
-    words = {"side": OrderSide(row["side"]), "type": OrderType(row["type"]), "status": OrderStatus(row["status"])}
-    return Order(**{**{name: row[name] for name in Order.__struct_fields__}, **words})

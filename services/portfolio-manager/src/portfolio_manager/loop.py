@@ -21,11 +21,12 @@ from shared.broker import Broker
 from shared.candle_reader import CandleReader
 from shared.clock import Clock
 from shared.db import Conflict, Database
+from shared.db_orders import fill_of
 from shared.domain.rounding import ZERO
 from shared.door_bell import DoorBell
 from shared.events import ORDER_STREAM, WATERMARK_STREAM
 from shared.metrics import ServiceMetrics
-from shared.models import TIMEFRAME_DELTA, Candle, Fill, OrderSide, from_milliseconds, to_milliseconds
+from shared.models import TIMEFRAME_DELTA, Candle, Fill, from_milliseconds, to_milliseconds
 from shared.notifier import TelegramNotifier
 from shared.sa_models import AccountRow, ControlRow, OutboxRow, PortfolioSnapshotRow, TradeRow
 
@@ -206,7 +207,7 @@ async def _fills(session: AsyncSession, after_sequence: int, until: datetime) ->
         .order_by(TradeRow.sequence)
     )
     rows = (await session.execute(query)).mappings()
-    return [Fill(**{**row, "side": OrderSide(row["side"])}) for row in rows]
+    return [fill_of(dict(row)) for row in rows]
 
 
 def _snapshot_row(snapshot_at: datetime, totals: PortfolioTotals) -> dict[str, Any]:

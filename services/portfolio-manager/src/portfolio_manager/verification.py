@@ -12,11 +12,12 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.db import Database
+from shared.db_orders import fill_of
 from shared.domain.ledger import ledger_entries
 from shared.domain.positions import FLAT, Holding, apply_fill
 from shared.domain.rounding import ZERO, Instrument, plus, ratio, times
 from shared.events import SIGNAL_STREAM
-from shared.models import Fill, InstanceKey, OrderSide, from_milliseconds
+from shared.models import Fill, InstanceKey, from_milliseconds
 from shared.sa_models import (
     AccountRow,
     AllocationRow,
@@ -76,7 +77,7 @@ async def verify_database(database: Database) -> Verification:
         pending = set((await session.execute(waiting)).scalars())
         signals = (await session.execute(select(SignalRow.id, SignalRow.created_at))).all()
         cursors = await database.read_cursors(session=session)
-    fills = sorted((_fill(row) for row in tables[TradeRow]), key=lambda fill: fill.sequence)
+    fills = sorted((fill_of(row) for row in tables[TradeRow]), key=lambda fill: fill.sequence)
     account = small[AccountRow][0] if small[AccountRow] else None
     found: list[Difference] = []
     holdings = _fold(fills, found)
@@ -101,10 +102,6 @@ async def verify_database(database: Database) -> Verification:
 async def _all(session: AsyncSession, row_class: type[Base]) -> Rows:
     rows = await session.execute(select(row_class.__table__))
     return [dict(row) for row in rows.mappings()]
-
-
-def _fill(row: Mapping[str, Any]) -> Fill:
-    return Fill(**{**row, "side": OrderSide(row["side"])})
 
 
 def _key(row: Mapping[str, Any]) -> InstanceKey:

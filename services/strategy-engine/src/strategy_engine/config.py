@@ -9,8 +9,6 @@ from typing import Any
 
 from shared.config import Settings
 
-DETERMINISTIC_FEEDS = frozenset({"replay", "simulated"})
-
 
 @dataclass(frozen=True, slots=True)
 class StrategyConfig:
@@ -35,7 +33,7 @@ class StrategyConfig:
             strategies=settings.strategies,
             strategy_params=settings.strategy_params,
             mode=settings.trading_mode,
-            is_deterministic=settings.feed in DETERMINISTIC_FEEDS,
+            is_deterministic=settings.is_deterministic,
             signal_age_max=timedelta(seconds=settings.signal_age_max) if settings.signal_age_max else None,
             wait_seconds=settings.engine_wait_seconds,
             batch_rows_max=settings.batch_rows_max,

@@ -159,10 +159,6 @@ class Book:
         """Return what all instances together hold of a symbol."""
         return self._held.get(symbol, ZERO)
 
-    def held_symbols(self) -> list[str]:
-        """Return the symbols of which anything is held, sorted."""
-        return sorted(symbol for symbol, quantity in self._held.items() if quantity)
-
     def equity(self) -> Decimal | None:
         """Return cash and positions at their marks; None while a held symbol has none."""
         total = self.cash
