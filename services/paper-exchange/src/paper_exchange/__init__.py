@@ -1,0 +1,1 @@
+"""A Binance-compatible exchange on localhost, for rehearsals and tests without a key."""
