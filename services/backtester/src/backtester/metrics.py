@@ -151,7 +151,6 @@ def compute_detailed_metrics(
         monthly_returns={month: _percent(begin, close) for month, (begin, close) in months.items()},
         trade_pairs=pairing.pairs,
         round_trips=sum(trip.exit_time is not None for trip in pairing.round_trips),
-        sharpe_ci95=None,
         exposure=exposure_share(pairing, records, marks),
         exposure_peak=exposure_peak(records, curve, float(start), marks),
         entries_max=pairing.entries_max,

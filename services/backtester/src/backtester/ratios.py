@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from backtester.statistics.bootstrap import sharpe_interval
 from shared.domain.performance import (
     DAILY_RETURNS_MIN,
     EquityCurve,
@@ -53,6 +54,7 @@ class AnnualFigures(NamedTuple):
     """What the daily series says; the ratios are None below 30 daily returns, 0 without a trade."""
 
     sharpe_ratio: float | None
+    sharpe_ci95: tuple[float, float] | None
     sortino_ratio: float | None
     calmar_ratio: float | None
     cagr: float | None
@@ -179,6 +181,7 @@ def annual_figures(curve: EquityCurve, initial: float, final: float, *, traded: 
     -------
     AnnualFigures
         365 days a year, risk-free rate 0. calmar = cagr / largest drawdown of the daily series; None without one.
+        The interval is bootstrapped (`statistics.bootstrap`): None below 60 daily returns and without a trade.
 
     Example: 12 marked days -> all None, too_short.
     """
@@ -187,11 +190,12 @@ def annual_figures(curve: EquityCurve, initial: float, final: float, *, traded: 
     too_short = len(returns) < DAILY_RETURNS_MIN
     if not traded or too_short:
         none = None if traded else 0.0
-        return AnnualFigures(none, none, none, none, too_short, len(returns))
+        return AnnualFigures(none, None, none, none, none, too_short, len(returns))
     growth = annual_growth(initial, final, len(returns))
     depth = float(drawdown_series(daily).max())
     return AnnualFigures(
         sharpe_ratio=sharpe_ratio(returns),
+        sharpe_ci95=sharpe_interval(returns),
         sortino_ratio=sortino_ratio(returns),
         calmar_ratio=growth / depth if growth is not None and depth > 0 else None,
         cagr=growth,

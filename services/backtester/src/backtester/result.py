@@ -9,11 +9,12 @@ from typing import Any
 import msgspec
 from msgspec.structs import force_setattr
 
-from backtester.data import DataFacts
+from backtester.data import CandleData, DataFacts
 from backtester.metrics import DetailedMetrics, OpenPosition
 from backtester.ratios import EquityMarks
 from backtester.simulator import SimulatedTrade
 from shared.domain.pairing import pair_trades
+from shared.domain.performance import EquityCurve
 from shared.domain.rounding import ZERO
 from shared.domain.trade_records import TradeRecord
 from shared.models import to_decimal
@@ -27,12 +28,29 @@ class RunSeconds(msgspec.Struct, frozen=True, kw_only=True):
     run: float = 0.0
 
 
+class CostRung(msgspec.Struct, frozen=True, kw_only=True):
+    """The run at `factor` times its costs.
+
+    `is_exact` tells a run of its own from the same trades at other costs; `equity` are its marks, where they are known.
+    """
+
+    factor: int
+    paid: Decimal
+    final_balance: Decimal
+    is_exact: bool
+    equity: EquityCurve | None = None
+
+
 class BacktestResult(msgspec.Struct, frozen=True):
     """The outcome of one run; money in quote, `profit_pct` 0..100, `total_trades` counts legs.
 
     `fees_paid` and `slippage_paid` are what the fills cost against their market price; `refused` and `ignored`
     count signals by reason; `benchmarks` are the final balances of doing something simpler, by name. `faults` are
     what a strategy raised; `trial` says how often this data has been looked at (0: not counted).
+    `options` are all options of the run by name, `code_hash` is of the strategy's source, `ladder` the run at other
+    costs, `live_limits` what the account limits of `up` would have refused, by reason (None: not asked),
+    `participation_max` the largest share of a candle's usual volume that one fill took (None: not known), and
+    `candles` what it ran on, for charts.
     """
 
     strategy_name: str
@@ -69,6 +87,13 @@ class BacktestResult(msgspec.Struct, frozen=True):
     faults: tuple[str, ...] = ()
     trial: int = 0
     seconds: RunSeconds = RunSeconds()
+    options: Mapping[str, Any] = {}
+    code_hash: str = ""
+    probabilistic_sharpe: float | None = None
+    ladder: tuple[CostRung, ...] = ()
+    live_limits: dict[str, int] | None = None
+    participation_max: float | None = None
+    candles: CandleData | None = None
 
     def __post_init__(self) -> None:
         """Turn money into Decimal."""

@@ -1,0 +1,1 @@
+"""How much a ratio of a short history can be trusted."""
