@@ -12,12 +12,13 @@ from shared.clock import derived_id
 from shared.domain.account import AccountFigures, OrderRates, check_state, mark_account, opening_figures
 from shared.domain.effects import IGNORED, REFUSED, Closed, Declined, Effect, Filled, Placed
 from shared.domain.fees import BNB, FeeSchedule, compute_fee
-from shared.domain.matching import stop_price, trailing_price
+from shared.domain.matching import TAKE_PROFIT, stop_price, trailing_price
 from shared.domain.order_lifecycle import move
 from shared.domain.positions import FLAT, Holding, apply_fill, fill_effect, is_dust
 from shared.domain.risk import ControlState, IncreaseFigures, Limits, Refusal, check_increase
 from shared.domain.rounding import ONE, ZERO, Instrument, minus, plus, ratio, sellable_quantity, times
 from shared.domain.sizing import Sizing, SizingRule, entry_quantity, smallest_passing_quantity
+from shared.domain.slippage import ImpactModel
 from shared.models import (
     TIMEFRAME_DELTA,
     Fill,
@@ -58,10 +59,16 @@ class InstanceRules(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BookRules(msgspec.Struct, frozen=True, kw_only=True):
-    """Costs and limits that hold for the whole account."""
+    """Costs and limits that hold for the whole account.
+
+    `impact`, where it is given, stands in the place of `slippage_bps`. `partial_cash` cuts a BUY that its own cash
+    does not cover to what it covers, where it would be rejected.
+    """
 
     fees: FeeSchedule = FeeSchedule()
     slippage_bps: Decimal = Decimal(2)
+    impact: ImpactModel | None = None
+    partial_cash: bool = False
     gap_refuses: bool = True
     limits: Limits | None = None
     venue: str = "paper"
@@ -219,6 +226,7 @@ class Book:
             quantity=order.quantity,
             price=price,
             bnb_price=self.marks.get(f"{BNB}/{split_symbol(order.symbol)[1]}"),
+            is_maker=order.purpose == TAKE_PROFIT,
         )
         self.sequence += 1
         fill = Fill(

@@ -27,7 +27,11 @@ class FeeAsset(StrEnum):
 
 
 class FeeSchedule(msgspec.Struct, frozen=True, kw_only=True):
-    """Fee rates as fractions of the notional."""
+    """Fee rates as fractions of the notional.
+
+    `taker` is paid by every order that meets the market: signals at the next open, stops, what is closed at the end.
+    `maker` is paid by the one order that rests in the book until the price comes to it, the take-profit.
+    """
 
     maker: Decimal = Decimal("0.001")
     taker: Decimal = Decimal("0.001")
@@ -58,8 +62,9 @@ def compute_fee(
     quantity: Decimal,
     price: Decimal,
     bnb_price: Decimal | None = None,
+    is_maker: bool = False,
 ) -> Fee:
-    """Return the taker fee of one fill.
+    """Return the fee of one fill.
 
     Parameters
     ----------
@@ -75,6 +80,8 @@ def compute_fee(
         Quote per base, > 0.
     bnb_price : Decimal, optional
         Quote per BNB at the fill; without it a BNB fee is booked by its value, in quote.
+    is_maker : bool
+        The order rested in the book: the maker's rate, else the taker's.
 
     Returns
     -------
@@ -84,10 +91,11 @@ def compute_fee(
     Example: BUY 2 at 100, 0.1 %, received -> 0.002 base, worth 0.2 quote.
     """
     base_asset, quote_asset = split_symbol(symbol)
+    rate = schedule.maker if is_maker else schedule.taker
     if schedule.asset is FeeAsset.RECEIVED and side is OrderSide.BUY:
-        amount = times(quantity, schedule.taker)
+        amount = times(quantity, rate)
         return Fee(amount, base_asset, times(amount, price), ZERO, amount)
-    value = times(times(quantity, price), schedule.taker)
+    value = times(times(quantity, price), rate)
     if schedule.asset is FeeAsset.BNB and base_asset != BNB and bnb_price is not None and bnb_price > 0:
         return Fee(ratio(value, bnb_price), BNB, value, value, ZERO)
     return Fee(value, quote_asset, value, value, ZERO)

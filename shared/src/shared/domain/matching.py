@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -14,12 +15,20 @@ BPS = Decimal(10_000)
 SIGNAL_AGE_FLOOR = timedelta(minutes=5)
 
 
+TAKE_PROFIT = "take_profit"
+
+
 class ExitHit(msgspec.Struct, frozen=True):
-    """A protective order that a candle triggered: the price before slippage and why."""
+    """A protective order that a candle triggered: the price before slippage and why.
+
+    `is_contested`: the candle reached a stop and the target. `is_resolved`: finer candles said which came first.
+    """
 
     price: Decimal
     purpose: str
     at_open: bool
+    is_contested: bool = False
+    is_resolved: bool = False
 
 
 def fill_price(price: Decimal, *, side: OrderSide, slippage_bps: Decimal, instrument: Instrument) -> Decimal:
@@ -115,7 +124,12 @@ def stop_price(avg_entry_price: Decimal, stop_loss_pct: Decimal, anchor_price: D
 
 
 def match_exits(
-    candle: Candle, *, stop: Decimal | None, trailing_stop: Decimal | None, target: Decimal | None
+    candle: Candle,
+    *,
+    stop: Decimal | None,
+    trailing_stop: Decimal | None,
+    target: Decimal | None,
+    detail: Sequence[Candle] = (),
 ) -> ExitHit | None:
     """Return the protective order that this candle triggers, the worst for us when several would.
 
@@ -125,22 +139,61 @@ def match_exits(
         The entry candle counts too.
     stop, trailing_stop, target : Decimal or None
         Prices, quote per base; None = not armed.
+    detail : sequence of Candle
+        The finer candles that this one is made of, oldest first; looked at only when a stop and the target are both
+        reached. They decide which one it was, never the price.
 
     Returns
     -------
     ExitHit or None
         A stop (the higher of the two) is hit when `low <= stop` and sells at min(stop, open); a target when
-        `high >= target` and sells at max(target, open); both in one candle: the stop.
+        `high >= target` and sells at max(target, open); both in one candle: the stop, unless `detail` shows the
+        target reached in an earlier finer candle than the stop.
 
     Example: open 100, low 94, stop 95 -> 95; open 93 -> 93.
     """
     level, purpose = stop, "stop_loss"
     if trailing_stop is not None and (level is None or trailing_stop > level):
         level, purpose = trailing_stop, "trailing_stop"
-    if level is not None and candle.low <= level:
-        return ExitHit(min(level, candle.open), purpose, candle.open <= level)
-    if target is not None and candle.high >= target:
-        return ExitHit(max(target, candle.open), "take_profit", candle.open >= target)
+    is_stopped = level is not None and candle.low <= level
+    is_reached = target is not None and candle.high >= target
+    if not is_reached:
+        return _stop_hit(candle, level, purpose) if level is not None and is_stopped else None
+    assert target is not None
+    taken = ExitHit(max(target, candle.open), TAKE_PROFIT, candle.open >= target)
+    if level is None or not is_stopped:
+        return taken
+    first = first_reached(detail, level=level, target=target)
+    hit = taken if first == TAKE_PROFIT else _stop_hit(candle, level, purpose)
+    return msgspec.structs.replace(hit, is_contested=True, is_resolved=first is not None)
+
+
+def _stop_hit(candle: Candle, level: Decimal, purpose: str) -> ExitHit:
+    return ExitHit(min(level, candle.open), purpose, candle.open <= level)
+
+
+def first_reached(detail: Sequence[Candle], *, level: Decimal, target: Decimal) -> str | None:
+    """Return which of two prices finer candles show to have been reached first.
+
+    Parameters
+    ----------
+    detail : sequence of Candle
+        Oldest first.
+    level, target : Decimal
+        A stop below and a take-profit above, quote per base.
+
+    Returns
+    -------
+    str or None
+        "stop_loss" or "take_profit" of the first candle that reaches exactly one of them; None when that candle
+        reaches both, or none does.
+
+    Example: lows 99, 94 and highs 111, 100 with 95 and 110 -> take_profit.
+    """
+    for candle in detail:
+        is_stopped, is_reached = candle.low <= level, candle.high >= target
+        if is_stopped or is_reached:
+            return None if is_stopped and is_reached else "stop_loss" if is_stopped else TAKE_PROFIT
     return None
 
 

@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
 
 import msgspec
 
 from shared.domain.book import Book, SubAccount
-from shared.domain.effects import Effect, Placed, StateChanged
-from shared.domain.matching import fill_price, is_late, match_exits
+from shared.domain.effects import Effect, Filled, Placed, StateChanged
+from shared.domain.matching import ExitHit, fill_price, is_late, match_exits
 from shared.domain.positions import is_dust
 from shared.domain.risk import ControlState
 from shared.domain.rounding import sellable_quantity
+from shared.domain.sizing import affordable_quantity
+from shared.domain.slippage import RecentVolumes
 from shared.models import Candle, Order, OrderSide, OrderStatus, Signal
 
 
 class PaperVenue:
     """Simulated executions for every instance of a book; pure, it only ever hears of candles and signals."""
 
-    def __init__(self, book: Book, *, fills_at_close: bool = False) -> None:
+    def __init__(
+        self,
+        book: Book,
+        *,
+        fills_at_close: bool = False,
+        detail: Callable[[Candle], Sequence[Candle]] = lambda _candle: (),
+    ) -> None:
         self.book = book
+        self.volumes = None if book.rules.impact is None else RecentVolumes(book.rules.impact)
+        self.exits_contested = 0
+        self.exits_resolved = 0
+        self.entries_cut = 0
         self._fills_at_close = fills_at_close
+        self._detail = detail
         self._by_stream: dict[tuple[str, str], list[SubAccount]] = {}
         for key in sorted(book.accounts):
             self._by_stream.setdefault((key.symbol, key.timeframe), []).append(book.accounts[key])
@@ -77,6 +90,8 @@ class PaperVenue:
         book, before = self.book, self.book.figures
         for candle in candles:
             book.set_mark(candle.symbol, candle.close, as_of)
+            if self.volumes is not None:
+                self.volumes.observe(candle.symbol, candle.timeframe, candle.volume)
         book.mark(as_of)
         if book.figures.state_reason != before.state_reason:
             detail = f"equity {book.figures.equity:.2f}, day PnL {book.figures.day_pnl:.2f}, peak {book.figures.equity_peak:.2f}"
@@ -110,16 +125,34 @@ class PaperVenue:
     def _execute(
         self, order: Order, price: Decimal, traded_at: datetime, as_of: datetime, effects: list[Effect]
     ) -> None:
-        rules = self.book.rules
+        paid = self._price(order, price)
+        if self.book.rules.partial_cash and order.side is OrderSide.BUY:
+            order = self._cut_to_cash(order, paid)
+            paid = self._price(order, price)
+        effect = self.book.fill(msgspec.structs.replace(order, arrival_price=price), paid, traded_at, as_of)
+        if self.volumes is not None and isinstance(effect, Filled):
+            self.volumes.record(self.volumes.share(order.symbol, order.timeframe, order.quantity))
+        effects.append(effect)
+
+    def _price(self, order: Order, price: Decimal) -> Decimal:
+        bps = self.book.rules.slippage_bps
+        if self.volumes is not None:
+            bps = self.volumes.slippage_bps(order.symbol, order.timeframe, order.quantity)
         instrument = self.book.accounts[order.instance].rules.instrument
-        paid = fill_price(price, side=order.side, slippage_bps=rules.slippage_bps, instrument=instrument)
-        arrived = msgspec.structs.replace(order, arrival_price=price)
-        effects.append(self.book.fill(arrived, paid, traded_at, as_of))
+        return fill_price(price, side=order.side, slippage_bps=bps, instrument=instrument)
+
+    def _cut_to_cash(self, order: Order, price: Decimal) -> Order:
+        """Return a BUY of what its sub-account's cash covers; uncut, to be rejected, where that is no order."""
+        account, fees = self.book.accounts[order.instance], self.book.rules.fees
+        instrument = account.rules.instrument
+        most = affordable_quantity(account.cash, price=price, fees=fees, step_size=instrument.step_size)
+        if most >= order.quantity or is_dust(most, price, instrument):
+            return order
+        self.entries_cut += 1
+        return msgspec.structs.replace(order, quantity=most)
 
     def _match_exits(self, account: SubAccount, candle: Candle, as_of: datetime, effects: list[Effect]) -> None:
-        hit = match_exits(
-            candle, stop=account.stop_price, trailing_stop=account.trailing_stop, target=account.target_price
-        )
+        hit = self._exit_hit(account, candle)
         if hit is not None:
             quantity = sellable_quantity(account.holding.quantity, account.rules.instrument.step_size)
             if quantity and not is_dust(quantity, hit.price, account.rules.instrument):
@@ -127,12 +160,21 @@ class PaperVenue:
                     account, quantity=quantity, price=hit.price, as_of=as_of, purpose=hit.purpose
                 )
                 effects.append(self.book.place(order, None))
+                self.exits_contested += hit.is_contested
+                self.exits_resolved += hit.is_resolved
                 self._execute(order, hit.price, candle.open_time if hit.at_open else as_of, as_of, effects)
                 self.book.start_cooldown(account, candle.open_time)
                 return
         if account.rules.trailing_pct > 0 and account.holding.entries and candle.high > account.high_water_price:
             account.high_water_price = candle.high
             self.book.touched.add(account.key)
+
+    def _exit_hit(self, account: SubAccount, candle: Candle) -> ExitHit | None:
+        stop, trailing_stop, target = account.stop_price, account.trailing_stop, account.target_price
+        hit = match_exits(candle, stop=stop, trailing_stop=trailing_stop, target=target)
+        if hit is None or not hit.is_contested:
+            return hit
+        return match_exits(candle, stop=stop, trailing_stop=trailing_stop, target=target, detail=self._detail(candle))
 
 
 def _candle_order(candle: Candle) -> tuple[str, str]:

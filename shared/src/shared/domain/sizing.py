@@ -7,7 +7,18 @@ from enum import StrEnum
 
 import msgspec
 
-from shared.domain.rounding import ZERO, Instrument, floor_to_step, plus, ratio, times
+from shared.domain.fees import FeeAsset, FeeSchedule
+from shared.domain.rounding import (
+    ONE,
+    ZERO,
+    Instrument,
+    floor_to_step,
+    minus,
+    plus,
+    ratio,
+    sellable_quantity,
+    times,
+)
 
 
 class SizingRule(StrEnum):
@@ -142,4 +153,34 @@ def smallest_passing_quantity(instrument: Instrument, price: Decimal) -> Decimal
     quantity = floor_to_step(ratio(instrument.notional_min, price), instrument.step_size)
     while times(quantity, price) < instrument.notional_min or quantity == 0:
         quantity = plus(quantity, instrument.step_size)
+    return quantity
+
+
+def affordable_quantity(cash: Decimal, *, price: Decimal, fees: FeeSchedule, step_size: Decimal) -> Decimal:
+    """Return the most that cash buys at `price`, fee included: what a BUY is cut to where partial cash is allowed.
+
+    Parameters
+    ----------
+    cash : Decimal
+        The sub-account's own, quote; 0 or less buys nothing.
+    price : Decimal
+        Fill price of the uncut order, quote per base, > 0; a smaller order has no more slippage, so it is covered too.
+    fees : FeeSchedule
+        The taker's rate, taken from cash unless the fee asset is `received`.
+    step_size : Decimal
+        Base units.
+
+    Returns
+    -------
+    Decimal
+        The largest multiple q of the step with `q x price + fee <= cash`, each product rounded as it is booked.
+
+    Example: cash 100, price 30, fee 0, step 1 -> 3.
+    """
+    if cash <= 0:
+        return ZERO
+    rate = ZERO if fees.asset is FeeAsset.RECEIVED else fees.taker
+    quantity = sellable_quantity(ratio(cash, times(price, plus(ONE, rate))), step_size)
+    while quantity > 0 and plus(times(quantity, price), times(times(quantity, price), rate)) > cash:
+        quantity = minus(quantity, step_size)  # once at most: what rounding had forgiven
     return quantity
