@@ -8,17 +8,10 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from backtester.export import export_csv, export_json
-from backtester.metrics import BPS
-from backtester.report_tables import (
-    cost_ladder,
-    metrics_table,
-    monthly_table,
-    plain_text,
-    show_bps,
-    show_money,
-    show_signed,
-)
+from backtester.report_rows import verdict
+from backtester.report_tables import ladder_table, metrics_table, monthly_table
 from backtester.result import BacktestResult
+from backtester.wording import plain_text
 
 __all__ = ["export_csv", "export_json", "format_report", "verdict"]
 
@@ -44,33 +37,12 @@ def format_report(result: BacktestResult, width: int = 100, color: bool = False)
     return page.getvalue()
 
 
-def verdict(result: BacktestResult) -> str:
-    """Return one line: does the run beat its costs, and by what."""
-    metrics = result.detailed
-    if metrics is None:
-        return f"NO METRICS: profit {show_signed(result.profit)} ({result.profit_pct:+.2f} %)"
-    if metrics.total_trades == 0:
-        return "NO TRADES: nothing was bought or sold, so there is nothing to judge"
-    net = metrics.gross_pnl - metrics.fees_paid
-    if net > 0:
-        head = "BEATS ITS COSTS"
-    elif metrics.gross_pnl > 0:
-        head = "DOES NOT BEAT ITS COSTS"
-    else:
-        head = "LOSES BEFORE COSTS"
-    paid = float(metrics.fees_paid / metrics.turnover * BPS) if metrics.turnover else 0.0
-    return (
-        f"{head}: gross {show_signed(metrics.gross_pnl)}, fees {show_money(metrics.fees_paid)}, "
-        f"break-even {show_bps(metrics.breakeven_cost_bps)} against {show_bps(paid)} paid"
-    )
-
-
 def _parts(result: BacktestResult) -> list[RenderableType]:
     line = verdict(result)
     good = line.startswith("BEATS")
     parts: list[RenderableType] = [Text(line, style="bold green" if good else "bold yellow"), Text()]
     if result.detailed is not None:
-        parts += [cost_ladder(result), Text()]
+        parts += [ladder_table(result), Text()]
     parts += [metrics_table(result)]
     if result.detailed is not None:
         parts += [Text(), monthly_table(result.detailed)]
