@@ -40,6 +40,13 @@ class Settings(BaseSettings):
     database_url: values_of.DatabaseUrl = Field(
         "", repr=False, description="database; `up` uses a file in the state directory"
     )
+    database_connections_max: values_of.Count = Field(10, description="connections of one process to PostgreSQL")
+    statement_seconds_max: values_of.PositiveSeconds = Field(60.0, description="time-out of one statement (PostgreSQL)")
+    lock_seconds_max: values_of.PositiveSeconds = Field(30.0, description="longest wait for a lock (PostgreSQL)")
+    start_seconds_max: values_of.PositiveSeconds = Field(20.0, description="`run`: longest wait for a server at start")
+    lease_seconds: values_of.PositiveSeconds = Field(
+        15.0, description="`run`: a second copy takes over when the first has been silent so long"
+    )
     postgres_password: SecretStr = Field(SecretStr(""), description="read by docker-compose.yml only")
     grafana_password: SecretStr = Field(SecretStr(""), description="read by docker-compose.yml only")
     # What is traded
@@ -53,14 +60,25 @@ class Settings(BaseSettings):
     strategy_params: values_of.StrategyParams = Field({}, description='JSON by strategy, e.g. {"rsi": {"period": 21}}')
     strategies_dir: values_of.Text = Field("", description="folder of strategy files; empty: those that ship")
     # Feed
-    feed: Literal["simulated", "replay", "binance"] = Field("simulated", description="simulated, replay or binance")
+    feed: values_of.FeedName = Field("simulated", description="simulated, replay, binance, ccxt or ccxt:EXCHANGE")
+    exchange: values_of.Text = Field("", description="feed ccxt: the exchange by ccxt's name, for example kraken")
+    exchange_url: values_of.HttpUrl = Field("", description="feed ccxt: another server of the exchange's protocol")
+    binance_rest_url: values_of.HttpUrl = Field(
+        "https://data-api.binance.vision", description="feed binance: public market data, no key"
+    )
+    binance_stream_url: values_of.StreamUrl = Field(
+        "wss://data-stream.binance.vision", description="feed binance: streams of the same server"
+    )
+    feed_silence_seconds_max: values_of.PositiveSeconds = Field(
+        60.0, description="feed binance: a busy stream silent for so long is connected anew"
+    )
     data: values_of.DataFiles = Field(
         (), description="replay: SYMBOL:TIMEFRAME=FILE (.parquet or .csv), comma-separated"
     )
     speed: values_of.Speed = Field(1.0, description="factor of real time, or max")
     duration: values_of.Seconds = Field(0.0, description="wall seconds to run; 0: until stopped or the data ends")
     seed: values_of.CountOrNone = Field(1, description="of the simulated feed")
-    history_candles: values_of.CountOrNone = Field(500, description="simulated history a stream starts with")
+    history_candles: values_of.CountOrNone = Field(500, description="candles of the past a stream starts with")
     # State
     state: Path = Field(Path("var"), description="directory of database, bus, lock and logs; also TRADING_STATE")
     # Account and costs
@@ -116,6 +134,14 @@ class Settings(BaseSettings):
     outbox_rows_max: values_of.Count = Field(50_000, description="rows kept in the outbox")
     inbox_rows_max: values_of.Count = Field(50_000, description="rows kept in the inbox")
     dead_letters_max: values_of.Count = Field(10_000, description="rows kept of dead letters and quarantine")
+    candle_revisions_max: values_of.Count = Field(100_000, description="replaced values of candles that are kept")
+    candle_gaps_max: values_of.Count = Field(100_000, description="stated holes in streams that are kept")
+    decision_retention_days: values_of.CountOrNone = Field(
+        0, description="business days that signals without an order are kept; 0: for ever"
+    )
+    snapshot_retention_days: values_of.CountOrNone = Field(
+        0, description="business days that portfolio snapshots are kept; 0: for ever"
+    )
     retry_attempts_max: values_of.Count = Field(5, description="attempts in all of one call")
     retry_delay_max: values_of.PositiveSeconds = Field(60.0, description="seconds between two attempts")
     circuit_breaker_threshold: values_of.Count = Field(5, description="failures in a row that open a breaker")
@@ -135,6 +161,9 @@ class Settings(BaseSettings):
     telegram_enabled: bool = Field(False, description="true needs token and chat id")
     telegram_bot_token: SecretStr = Field(SecretStr(""), description="of @BotFather")
     telegram_chat_id: values_of.Text = Field("", description="where messages go")
+    telegram_topics: values_of.Topics = Field(
+        values_of.TELEGRAM_TOPICS, description="kinds of message: signals, orders, refusals, errors, summary"
+    )
     telegram_api_url: values_of.HttpUrl = Field(
         "https://api.telegram.org", description="another server of the same protocol"
     )
@@ -170,6 +199,8 @@ class Settings(BaseSettings):
     def _refuse_contradictions(self) -> Self:
         token = self.telegram_bot_token.get_secret_value()
         faults = (
+            rules.feed_fault(self.feed, self.exchange),
+            rules.symbols_fault(self.feed, self.symbols),
             rules.quote_fault(self.symbols),
             rules.data_fault(self.feed, self.data, self.symbols),
             rules.telegram_fault(enabled=self.telegram_enabled, token=token, chat_id=self.telegram_chat_id),
@@ -191,6 +222,16 @@ class Settings(BaseSettings):
     def is_deterministic(self) -> bool:
         """Return whether the feed completes every close time by itself, so that nobody waits for a stream."""
         return self.feed in ("simulated", "replay")
+
+    @property
+    def feed_kind(self) -> str:
+        """Return the feed without the exchange that its name may hold."""
+        return self.feed.partition(":")[0]
+
+    @property
+    def exchange_name(self) -> str:
+        """Return the exchange of the feed ccxt."""
+        return self.feed.partition(":")[2] or self.exchange
 
     @property
     def quote_asset(self) -> str:

@@ -5,13 +5,40 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from decimal import Decimal
 
-from shared.config_values import Allocation, DataFile
+from shared.config_values import Allocation, DataFile, parse_symbol
+
+
+def feed_fault(feed: str, exchange: str) -> str:
+    """Refuse the feed ccxt without an exchange, and an exchange without it."""
+    kind, _, named = feed.partition(":")
+    if kind != "ccxt":
+        return (
+            f"exchange: {exchange!r} belongs to the feed ccxt, but the feed is {feed}; leave it out" if exchange else ""
+        )
+    if named and exchange and named != exchange:
+        return f"exchange: {exchange!r} contradicts the feed {feed!r}; name the exchange once"
+    return (
+        "" if named or exchange else "exchange: the feed ccxt needs one; give --feed ccxt:kraken or --exchange kraken"
+    )
+
+
+def symbols_fault(feed: str, symbols: Iterable[str]) -> str:
+    """Refuse a name that only a venue could explain where no venue is asked."""
+    if feed.partition(":")[0] in ("binance", "ccxt"):
+        return ""
+    for symbol in symbols:
+        if "/" not in symbol:
+            try:
+                parse_symbol(symbol)
+            except ValueError as error:
+                return f"symbols: {error}; only the feed of a venue can look its names up, so give --symbols BASE/QUOTE"
+    return ""
 
 
 def quote_fault(symbols: Iterable[str]) -> str:
-    """All symbols of one run share one quote currency."""
-    quotes = sorted({symbol.partition("/")[2] for symbol in symbols})
-    if len(quotes) == 1:
+    """All symbols of one run share one quote currency; those still to be looked up are judged then."""
+    quotes = sorted({symbol.partition("/")[2] for symbol in symbols if "/" in symbol})
+    if len(quotes) <= 1:
         return ""
     return f"symbols: all must share one quote currency, found {', '.join(quotes)}; run one state per quote currency"
 

@@ -16,10 +16,13 @@ from pydantic import BeforeValidator, Field
 
 TIMEFRAMES: Final = ("1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d")
 DATABASE_SCHEMES: Final = ("postgresql", "postgres", "postgresql+asyncpg", "sqlite", "sqlite+aiosqlite")
+TELEGRAM_TOPICS: Final = ("signals", "orders", "refusals", "errors", "summary")
 REDIS_SCHEMES: Final = ("redis", "rediss", "unix", "memory")
 _QUOTES: Final = ("FDUSD", "USDT", "USDC", "TUSD", "BUSD", "USD", "EUR", "TRY", "BTC", "ETH", "BNB")
 _ASSET: Final = r"[^\s/:=,@;]{1,30}"
 _SYMBOL: Final = re.compile(rf"{_ASSET}/{_ASSET}")
+_BARE_SYMBOL: Final = re.compile(r"[A-Za-z0-9_.-]{2,60}")
+_FEED: Final = re.compile(r"simulated|replay|binance|ccxt(:[a-z0-9_]{1,40})?")
 _STRATEGY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _ALLOCATION: Final = re.compile(r"(?P<strategy>[^@=]+)(?:@(?P<symbol>[^:=]+)(?::(?P<timeframe>[^=]+))?)?=(?P<share>.+)")
 _DATA_FILE: Final = re.compile(r"(?P<symbol>[^:=]+):(?P<timeframe>[^=]+)=(?P<path>.+)", re.DOTALL)
@@ -82,12 +85,20 @@ def parse_symbol(text: str) -> str:
 
 
 def parse_symbols(value: Any) -> tuple[str, ...]:
-    """Return a list of symbols, none twice."""
-    symbols = tuple(parse_symbol(item) for item in parse_list(value))
+    """Return a list of symbols, none twice; a venue's own name (BTCUSDT) stays as it is until the venue is asked."""
+    symbols = tuple(item if _BARE_SYMBOL.fullmatch(item) else parse_symbol(item) for item in parse_list(value))
     if not symbols:
         raise ValueError("at least one symbol is needed, for example BTC/USDT")
     _refuse_repeats(symbols)
     return symbols
+
+
+def parse_feed(value: Any) -> str:
+    """Return `value` if it names a feed."""
+    text = str(value).strip()
+    if not _FEED.fullmatch(text):
+        raise ValueError("expected simulated, replay, binance, ccxt or ccxt:EXCHANGE")
+    return text
 
 
 def parse_timeframe(text: str) -> str:
@@ -114,6 +125,16 @@ def parse_strategies(value: Any) -> tuple[str, ...]:
             raise ValueError(f"strategy name {name!r} may hold letters, digits and underscores only")
     _refuse_repeats(names)
     return names
+
+
+def parse_topics(value: Any) -> tuple[str, ...]:
+    """Return kinds of message; empty means none."""
+    topics = parse_list(value)
+    for topic in topics:
+        if topic not in TELEGRAM_TOPICS:
+            raise ValueError(f"topic {topic!r} is unknown; known are {', '.join(TELEGRAM_TOPICS)}")
+    _refuse_repeats(topics)
+    return topics
 
 
 def parse_number(text: Any, what: str) -> Decimal:
@@ -246,6 +267,7 @@ type Port = Annotated[int, Field(ge=0, le=65535)]
 type Symbols = Annotated[tuple[str, ...], BeforeValidator(parse_symbols)]
 type Timeframes = Annotated[tuple[str, ...], BeforeValidator(parse_timeframes)]
 type Strategies = Annotated[tuple[str, ...], BeforeValidator(parse_strategies)]
+type Topics = Annotated[tuple[str, ...], BeforeValidator(parse_topics)]
 type DataFiles = Annotated[tuple[DataFile, ...], BeforeValidator(parse_data_files)]
 type Allocations = Annotated[tuple[Allocation, ...], BeforeValidator(parse_allocation)]
 type Sizing = Annotated[str, BeforeValidator(parse_sizing)]
@@ -254,6 +276,8 @@ type StrategyParams = Annotated[dict[str, dict[str, Any]], BeforeValidator(parse
 type RedisUrl = Annotated[str, BeforeValidator(partial(parse_url, schemes=REDIS_SCHEMES))]
 type DatabaseUrl = Annotated[str, BeforeValidator(partial(parse_url, schemes=DATABASE_SCHEMES))]
 type HttpUrl = Annotated[str, BeforeValidator(partial(parse_url, schemes=("https", "http")))]
+type StreamUrl = Annotated[str, BeforeValidator(partial(parse_url, schemes=("wss", "ws")))]
+type FeedName = Annotated[str, BeforeValidator(parse_feed)]
 type LogLevel = Annotated[
     Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(lambda value: str(value).strip().upper())
 ]
