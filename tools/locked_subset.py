@@ -21,7 +21,7 @@ ASKER = re.compile(r"^\s+#(?: via)?\s+(?P<name>\S+)$", re.M)
 
 def blocks_of(lock: str) -> dict[str, str]:
     """Return each package's lines: pin, hashes, and who asked for it."""
-    starts = [match for match in re.finditer(rf"^{PIN.pattern}", lock, re.M)]
+    starts = list(re.finditer(rf"^{PIN.pattern}", lock, re.M))
     ends = [match.start() for match in starts[1:]] + [len(lock)]
     return {match["name"]: lock[match.start() : end] for match, end in zip(starts, ends, strict=True)}
 

@@ -35,18 +35,26 @@ class MetricFamilies:
         self.service_up = gauge("service_up", "1 while the service runs, 0 once it has stopped")
         self.build_info = gauge("build_info", "Always 1; the labels say what runs", "version", "python")
         # Data
-        self.data_age_seconds = gauge("data_age_seconds", "Age of a stream's newest candle", "stream")
+        self.data_age_seconds = gauge(
+            "data_age_seconds", "Since a stream's newest candle closed; a replayed one closes when it is sent", "stream"
+        )
+        self.data_age_seconds_max = gauge("data_age_seconds_max", "Age at which a stream counts as silent", "stream")
         self.gaps_total = counter("gaps", "Holes found in a stream", "stream")
         self.quarantined_total = counter("quarantined", "Malformed candles put aside", "reason")
         self.dead_letters_total = counter("dead_letters", "Messages that could not be read", "stream")
         # Flow
         self.lag_seconds = gauge("lag_seconds", "Business time not yet handled", "stream")
+        self.end_to_end_lag_seconds = gauge(
+            "end_to_end_lag_seconds", "Business time from the last close handled here to the newest one stored"
+        )
         self.queue_depth = gauge("queue_depth", "Entries waiting in a queue", "queue")
         self.queue_depth_max = gauge("queue_depth_max", "Entries a queue may hold", "queue")
         self.queue_dropped_total = counter("queue_dropped", "Entries a full queue let go", "queue")
         self.stream_length = gauge("stream_length", "Entries of a bus stream", "stream")
         self.outbox_rows = gauge("outbox_rows", "Outbox rows not yet acknowledged", "topic")
-        self.order_latency_seconds = seconds("order_latency_seconds", "From candle published to order row committed")
+        self.order_latency_seconds = seconds(
+            "order_latency_seconds", "From a candle's close (live) or announcement (replay) to its orders' commit"
+        )
         # Trading
         self.signals_total = counter("signals", "Signals stored", "strategy", "side")
         self.orders_total = counter("orders", "Orders by status reached", "status")
@@ -57,9 +65,11 @@ class MetricFamilies:
         self.pnl_quote = gauge("pnl_quote", "Profit and loss in quote: realized, unrealized, day", "kind")
         self.drawdown_ratio = gauge("drawdown_ratio", "Fall from the equity peak, 0 to 1")
         self.exposure_ratio = gauge("exposure_ratio", "Positions divided by equity", "symbol")
+        self.control_state = gauge("control_state", "0 active, 1 reduce only, 2 halt, 3 flatten")
         # Outside
         self.breaker_state = gauge("breaker_state", "0 closed, 1 half open, 2 open", "breaker")
         self.retries_total = counter("retries", "Calls made again", "call")
+        self.check_ok = gauge("check_ok", "1 while a check of /ready passes", "check")
         self.notifications_total = counter("notifications", "Messages to people: sent, failed, dropped", "outcome")
 
 
@@ -112,9 +122,11 @@ class ServiceMetrics:
         finally:
             self.processing_seconds.labels(self.service).observe(self._clock.monotonic() - start)
 
-    def data_age(self, stream: str, seconds: float) -> None:
-        """Set how old a stream's newest candle is."""
+    def data_age(self, stream: str, seconds: float, seconds_max: float | None = None) -> None:
+        """Set how old a stream's newest candle is, and from which age on the stream counts as silent."""
         self.families.data_age_seconds.labels(self.service, stream).set(seconds)
+        if seconds_max is not None:
+            self.families.data_age_seconds_max.labels(self.service, stream).set(seconds_max)
 
     def gap(self, stream: str) -> None:
         """Count a hole in a stream."""
@@ -132,13 +144,17 @@ class ServiceMetrics:
         """Set how much business time of a stream is not yet handled."""
         self.families.lag_seconds.labels(self.service, stream).set(seconds)
 
+    def end_to_end_lag(self, seconds: float) -> None:
+        """Set how far behind the newest stored close time this service is, in business time."""
+        self.families.end_to_end_lag_seconds.labels(self.service).set(seconds)
+
     def queue(self, name: str, depth: int, depth_max: int) -> None:
         """Set how full a queue is."""
         self.families.queue_depth.labels(self.service, name).set(depth)
         self.families.queue_depth_max.labels(self.service, name).set(depth_max)
 
     def queue_dropped(self, name: str, count: int = 1) -> None:
-        """Count entries that a full queue let go."""
+        """Count entries that a full queue let go; 0 makes the series known before the first one."""
         self.families.queue_dropped_total.labels(self.service, name).inc(count)
 
     def stream_length(self, stream: str, length: int) -> None:
@@ -186,13 +202,21 @@ class ServiceMetrics:
         """Set a symbol's position as a share of equity."""
         self.families.exposure_ratio.labels(self.service, symbol).set(ratio)
 
+    def control(self, state: str) -> None:
+        """Set how much the account may do: ACTIVE, REDUCE_ONLY, HALT or FLATTEN."""
+        self.families.control_state.labels(self.service).set(("ACTIVE", "REDUCE_ONLY", "HALT", "FLATTEN").index(state))
+
+    def check(self, name: str, *, ok: bool) -> None:
+        """Set whether a check of /ready passes."""
+        self.families.check_ok.labels(self.service, name).set(int(ok))
+
     def breaker(self, name: str, state: str) -> None:
         """Set a breaker's state by its name: closed, half_open or open."""
         self.families.breaker_state.labels(self.service, name).set(("closed", "half_open", "open").index(state))
 
-    def retry(self, call: str) -> None:
-        """Count a call that is made again."""
-        self.families.retries_total.labels(self.service, call).inc()
+    def retry(self, call: str, count: int = 1) -> None:
+        """Count calls that were made again; 0 makes the series known before the first one."""
+        self.families.retries_total.labels(self.service, call).inc(count)
 
     def notification(self, outcome: str, count: int = 1) -> None:
         """Count messages to people; `outcome` is sent, failed or dropped."""

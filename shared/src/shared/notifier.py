@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
 from pydantic import SecretStr
 
 from shared import notifier_format as form
 from shared.clock import Clock, SystemClock, seeded_random
+from shared.config_values import TELEGRAM_TOPICS
 from shared.errors import RateLimited, VenueError, VenueUnavailable
 from shared.models import Order, Signal
 from shared.redaction import Redactor
-from shared.resilience import CircuitBreaker, UniformSource, retry_with_backoff
+from shared.resilience import CircuitBreaker, Outside, UniformSource, retry_with_backoff
+from shared.telegram_wire import Pace, read_answer
 
 API_URL: Final = "https://api.telegram.org"
 BODY_BYTES_MAX: Final = 65_536
@@ -48,29 +49,12 @@ class _Message:
     parse_mode: str
 
 
-class Pace:
-    """Lets at most `count` through in any `seconds`."""
-
-    def __init__(self, count: int, seconds: float, *, clock: Clock) -> None:
-        self._seconds, self._clock = seconds, clock
-        self._taken: deque[float] = deque(maxlen=count)
-
-    async def take(self) -> None:
-        """Wait for a place and take it."""
-        while len(self._taken) == self._taken.maxlen:
-            wait = self._taken[0] + self._seconds - self._clock.monotonic()
-            if wait <= 0:
-                break
-            await self._clock.sleep(wait)
-        self._taken.append(self._clock.monotonic())
-
-
 class TelegramNotifier:
     """Sends messages to one chat from a bounded queue in the background.
 
     No method raises and none waits for the network: each returns whether the message was taken into the queue.
     When the queue is full the oldest message makes room and is counted in `dropped_count`. Without token or chat,
-    or with `enabled` false, nothing is ever taken.
+    or with `enabled` false, nothing is ever taken; `topics` says which kinds of message are (`send` always is).
     """
 
     def __init__(
@@ -83,6 +67,7 @@ class TelegramNotifier:
         limits: NotifierLimits | None = None,
         clock: Clock | None = None,
         rng: UniformSource | None = None,
+        topics: Collection[str] = TELEGRAM_TOPICS,
         on_outcome: Callable[[str], object] | None = None,
     ) -> None:
         self.limits = limits or NotifierLimits()
@@ -93,6 +78,7 @@ class TelegramNotifier:
         self._url = f"{base_url.rstrip('/')}/bot{self._token}/sendMessage"
         self._redactor = Redactor([self._token])
         self._clock = clock or SystemClock()
+        self._topics = frozenset(topics)
         self._on_outcome = on_outcome
         self._queue: deque[_Message] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -100,6 +86,7 @@ class TelegramNotifier:
         self._worker: asyncio.Task[None] | None = None
         self._closing = False
         self.breaker = CircuitBreaker(self.limits.breaker_threshold, self.limits.breaker_seconds, clock=self._clock)
+        self.outside = Outside("telegram", self.breaker)
         self._paces = [Pace(1, self.limits.message_gap_seconds, clock=self._clock)]
         if self._chat_id.startswith(("-", "@")):  # groups and channels
             self._paces.append(Pace(self.limits.group_messages_per_minute_max, 60.0, clock=self._clock))
@@ -109,6 +96,7 @@ class TelegramNotifier:
             self.limits.delay_seconds_max,
             clock=self._clock,
             rng=rng or seeded_random(),
+            on_retry=self.outside.retried,
         )(self._post_once)
 
     @property
@@ -149,15 +137,15 @@ class TelegramNotifier:
 
     async def send_signal(self, signal: Signal) -> bool:
         """Queue the message about a signal."""
-        return self._take(lambda: form.signal_text(signal))
+        return self._take(lambda: form.signal_text(signal), topic="signals")
 
     async def send_order(self, order: Order) -> bool:
         """Queue the message about an order's new status."""
-        return self._take(lambda: form.order_text(order))
+        return self._take(lambda: form.order_text(order), topic="orders")
 
     async def send_refusal(self, signal: Signal, reason: str, detail: str = "") -> bool:
         """Queue the message about a signal that our own rules refused."""
-        return self._take(lambda: form.refusal_text(signal, reason, detail))
+        return self._take(lambda: form.refusal_text(signal, reason, detail), topic="refusals")
 
     async def send_error(self, error: object, service: str) -> bool:
         """Queue the message about an error (a text or an exception)."""
@@ -165,14 +153,14 @@ class TelegramNotifier:
 
     async def send_daily_summary(self, positions: object, total_value: object, daily_pnl: object) -> bool:
         """Queue the daily summary; `positions` holds Position objects or dicts of their fields."""
-        return self._take(lambda: form.summary_text(positions, total_value, daily_pnl))
+        return self._take(lambda: form.summary_text(positions, total_value, daily_pnl), topic="summary")
 
     def post_error(self, error: object, service: str) -> bool:
         """Queue an error from anywhere, another thread too: the error sink of the logs."""
-        return self._take(lambda: form.error_text(error, service))
+        return self._take(lambda: form.error_text(error, service), topic="errors")
 
-    def _take(self, render: Callable[[], str], parse_mode: str | None = "HTML") -> bool:
-        if not self._enabled or self._closing:
+    def _take(self, render: Callable[[], str], parse_mode: str | None = "HTML", *, topic: str = "") -> bool:
+        if not self._enabled or self._closing or (topic and topic not in self._topics):
             return False
         try:
             text = self._redactor.text(render())
@@ -245,7 +233,7 @@ class TelegramNotifier:
         try:
             async with session.post(self._url, json=body, allow_redirects=False) as response:
                 raw = await response.content.read(BODY_BYTES_MAX)
-                answer = _read_answer(response.status, raw, response.headers.get("Retry-After", ""))
+                answer = read_answer(response.status, raw, response.headers.get("Retry-After", ""))
         except VenueUnavailable:
             self.breaker.record_failure()
             raise
@@ -267,29 +255,3 @@ class TelegramNotifier:
             self.dropped_count += 1
         if self._on_outcome is not None:
             self._on_outcome(outcome)
-
-
-def _read_answer(status: int, raw: bytes, retry_after: str) -> tuple[int, str]:
-    """Return status and description; what may be tried again is an exception."""
-    try:
-        answer: Any = json.loads(raw)
-    except ValueError:
-        answer = None
-    answer = answer if isinstance(answer, dict) else {}
-    text = str(answer.get("description", ""))[:300]
-    if status == 429:
-        parameters = answer.get("parameters")
-        stated = parameters.get("retry_after") if isinstance(parameters, dict) else None
-        raise RateLimited("telegram", text, _seconds(stated, retry_after), status)
-    if status >= 500 or (status == 200 and answer.get("ok") is not True):
-        raise VenueUnavailable("telegram", text or "an answer that is none", status)
-    return status, text
-
-
-def _seconds(*candidates: object) -> float:
-    for candidate in candidates:
-        with contextlib.suppress(TypeError, ValueError):
-            seconds = float(str(candidate))
-            if 0 <= seconds < 1e6:
-                return seconds
-    return 1.0

@@ -158,3 +158,41 @@ class CircuitBreaker:
         self._failures += 1
         if self._probe_at is not None or self._failures >= self.failure_threshold:
             self._opened_at, self._probe_at = self._clock.monotonic(), None
+
+
+class Outside:
+    """What is known of one thing outside that we call: its name, its breaker, and how often a call was made again."""
+
+    def __init__(self, name: str, breaker: CircuitBreaker) -> None:
+        self.name, self.breaker = name, breaker
+        self.retry_count = 0
+
+    def retried(self, *_: object) -> None:
+        """Count a call that is made again; fits `on_retry`."""
+        self.retry_count += 1
+
+
+class Backoff:
+    """How long something that is tried for ever waits before the next attempt.
+
+    From half of `base_delay` up to it, then 2, 4, 8 ... times that, at most `max_delay` seconds; never less than the
+    other side asked for.
+    """
+
+    def __init__(self, base_delay: float, max_delay: float, *, rng: UniformSource | None = None) -> None:
+        if not (0 < base_delay <= max_delay < math.inf):
+            raise ValueError(f"delays must be positive, finite and in order, were {base_delay} and {max_delay}")
+        self._base_delay, self._max_delay = base_delay, max_delay
+        self._rng = rng or seeded_random()
+        self._attempts = 0
+
+    def next_seconds(self, error: BaseException | None = None) -> float:
+        """Return how long to wait now, after an attempt that ended in `error`."""
+        ceiling = min(self._base_delay * 2 ** min(self._attempts, 32), self._max_delay)
+        self._attempts += 1
+        asked = retry_after_seconds(error) if error is not None else 0.0
+        return max(self._rng.uniform(ceiling / 2, ceiling), asked)
+
+    def reset(self) -> None:
+        """Begin anew: an attempt succeeded."""
+        self._attempts = 0
