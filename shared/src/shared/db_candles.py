@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared.db_rows import dialect_of, execute_driver
+from shared.db_rows import dialect_of
+from shared.db_session import change, fetch, numbered
 from shared.models import TIMEFRAME_DELTA, Candle
 from shared.sa_types import money_from_numeric, money_to_numeric, money_to_text, utc_checked, utc_to_text
 
@@ -125,7 +126,7 @@ async def read_streams(
     for start in range(0, len(streams), STREAMS_PER_STATEMENT_MAX):
         part = streams[start : start + STREAMS_PER_STATEMENT_MAX]
         statement, parameters = _select_streams(dialect_of(session), part, limit_per_stream)
-        for candle in _candles(dialect_of(session), await execute_driver(session, statement, parameters)):
+        for candle in _candles(dialect_of(session), await fetch(session, statement, parameters)):
             found[candle.symbol, candle.timeframe].append(candle)
     for candles in found.values():
         candles.sort(key=_open_time)  # SQL promises no order across UNION ALL; sorting what is sorted costs little
@@ -135,7 +136,7 @@ async def read_streams(
 async def read_last(session: AsyncSession, symbol: str, timeframe: str, count: int) -> list[Candle]:
     """Return the newest `count` candles of a stream, oldest first."""
     dialect = dialect_of(session)
-    rows = (await execute_driver(session, _numbered(dialect, _LAST), (symbol, timeframe, count))).all()
+    rows = await fetch(session, numbered(dialect, _LAST), (symbol, timeframe, count))
     return _candles(dialect, reversed(rows))
 
 
@@ -166,7 +167,7 @@ def _classify(
 async def _newest(session: AsyncSession, streams: Sequence[Stream]) -> dict[Stream, datetime]:
     dialect = dialect_of(session)
     parameters: tuple[Any, ...] = (json.dumps(streams),) if dialect == "sqlite" else tuple(zip(*streams, strict=True))
-    rows = await execute_driver(session, _NEWEST[dialect], parameters)
+    rows = await fetch(session, _NEWEST[dialect], parameters)
     return {
         (symbol, timeframe): datetime.fromisoformat(moment) if isinstance(moment, str) else moment
         for symbol, timeframe, moment in rows
@@ -179,7 +180,7 @@ async def _known(session: AsyncSession, stream: Stream, candles: Sequence[Candle
     times: Any = [candle.open_time for candle in candles]
     if dialect == "sqlite":
         times = json.dumps([utc_to_text(moment) for moment in times])
-    rows = await execute_driver(session, _KNOWN[dialect], (times, *stream))
+    rows = await fetch(session, _KNOWN[dialect], (times, *stream))
     return {candle.open_time: candle for candle in _candles(dialect, rows)}
 
 
@@ -193,7 +194,7 @@ async def _insert(session: AsyncSession, candles: Sequence[Candle]) -> None:
          text(c.open), text(c.high), text(c.low), text(c.close), text(c.volume))
         for c in candles
     ]  # fmt: skip
-    await execute_driver(session, _INSERT[dialect_of(session)], rows if sqlite else tuple(zip(*rows, strict=True)))
+    await change(session, _INSERT[dialect_of(session)], rows if sqlite else tuple(zip(*rows, strict=True)))
 
 
 async def _revise(session: AsyncSession, candle: Candle, recorded_at: datetime) -> None:
@@ -204,8 +205,8 @@ async def _revise(session: AsyncSession, candle: Candle, recorded_at: datetime) 
         moments = (utc_to_text(candle.open_time), utc_to_text(recorded_at))
         values = tuple(map(money_to_text, values))
     key = (candle.symbol, candle.timeframe, moments[0])
-    await execute_driver(session, _numbered(dialect, _KEEP_REVISION), (moments[1], *key))
-    await execute_driver(session, _numbered(dialect, _REPLACE), (*values, *key))
+    await change(session, numbered(dialect, _KEEP_REVISION), (moments[1], *key))
+    await change(session, numbered(dialect, _REPLACE), (*values, *key))
 
 
 def _select_streams(
@@ -216,15 +217,7 @@ def _select_streams(
         bounds: Sequence[Any] = (after or _BEGINNING, until or _END)
         parameters += [symbol, timeframe, *(map(utc_to_text, bounds) if dialect == "sqlite" else bounds), limit]
     selects = (f"SELECT * FROM ({_BETWEEN}) AS s{place}" for place in range(len(streams)))
-    return _numbered(dialect, " UNION ALL ".join(selects)), tuple(parameters)
-
-
-def _numbered(dialect: str, statement: str) -> str:
-    """Write the places of parameters as the driver wants them: `?` for SQLite, `$1`, `$2`... for PostgreSQL."""
-    if dialect == "sqlite":
-        return statement
-    head, *rest = statement.split("?")
-    return head + "".join(f"${place}{part}" for place, part in enumerate(rest, start=1))
+    return numbered(dialect, " UNION ALL ".join(selects)), tuple(parameters)
 
 
 def _values(candle: Candle) -> Values:

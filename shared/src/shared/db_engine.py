@@ -6,19 +6,19 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
 
 from shared.db_faults import reaching, translated
-from shared.db_sqlite import SqliteConnection, connector
+from shared.db_session import Session
+from shared.db_sqlite import READER, SqliteConnection, SqliteKind, checkpoint, writer
 from shared.db_url import DatabaseTarget
 from shared.errors import DatabaseUnavailable
 
 CONNECT_TIMEOUT_SECONDS = 10.0
-WAL_BYTES_MAX = 64 * 1024 * 1024  # the log shrinks back to this after a burst
+COMMITS_PER_CHECKPOINT = 250
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,9 @@ class EngineOptions:
     connections_max: int = 10
     wait_seconds_max: float = 30.0
     statement_seconds_max: float = 60.0
+    lock_seconds_max: float = 30.0
+    idle_seconds_max: float = 60.0
+    """How long PostgreSQL lets a transaction do nothing before it ends it."""
 
 
 class Connections:
@@ -38,125 +41,175 @@ class Connections:
     def __init__(self, target: DatabaseTarget, options: EngineOptions) -> None:
         self.target = target
         self._options = options
-        self._write_lock = asyncio.Lock()
+        self._sqlite = _SqliteLanes(target, options) if target.is_sqlite else None
         self._holder: tuple[asyncio.Task[Any] | None, AsyncSession] | None = None
-        if target.in_memory:
-            self._writer = self._reader = _sqlite_engine(target, options, "BEGIN IMMEDIATE", StaticPool)
-        elif target.is_sqlite:
-            self._writer = _sqlite_engine(target, options, "BEGIN IMMEDIATE", AsyncAdaptedQueuePool)
-            self._reader = _sqlite_engine(target, options, "BEGIN", AsyncAdaptedQueuePool)
-        else:
+        if not target.is_sqlite:
             self._writer = _postgres_engine(target, options)
             self._reader = self._writer.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._writer.dispose()
-        if self._reader is not self._writer:
-            await self._reader.dispose()
+        await (self._writer.dispose() if self._sqlite is None else self._sqlite.close())
 
     @asynccontextmanager
     async def writing(self, isolation: str | None = None) -> AsyncIterator[AsyncSession]:
         """Give a session whose work is committed at the end, or rolled back on any error."""
-        async with AsyncExitStack() as stack:
-            if self.target.is_sqlite:
-                assert self._own_session() is None, "a transaction inside a transaction: pass the session on instead"
-                await self._wait_for_turn(stack)
-            session = await stack.enter_async_context(self._session(self._writer, isolation))
-            if self.target.is_sqlite:
+        if self._sqlite is None:
+            async with self._postgres(self._writer, isolation) as session:
+                yield session
+                with reaching(self.target):
+                    await session.finish()
+            return
+        assert self._own_session() is None, "a transaction inside a transaction: pass the session on instead"
+        async with self._turn(self._sqlite.write_lock):
+            with translated(self.target):
+                lane = await self._sqlite.writer()
+                session = Session(lane.engine, lane.driver)
                 self._holder = (asyncio.current_task(), session)
-                stack.callback(self._forget_holder)
-            yield session
-            with reaching(self.target):
-                await session.commit()
+                try:
+                    yield session
+                    with reaching(self.target):
+                        await session.finish()
+                finally:
+                    self._holder = None
+                    await session.release()
+        self._sqlite.committed()
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncSession]:
         """Give a session that sees one moment of the database and writes nothing."""
-        async with AsyncExitStack() as stack:
-            if self.target.in_memory:  # one connection: a reader waits, or reads within its own transaction
-                own = self._own_session()
-                if own is not None:
-                    yield own
-                    return
-                await self._wait_for_turn(stack)
-            yield await stack.enter_async_context(self._session(self._reader, None))
+        if self._sqlite is None:
+            async with self._postgres(self._reader, None) as session:
+                yield session
+            return
+        own = self._own_session() if self.target.in_memory else None
+        if own is not None:  # one connection: a reader waits, or reads within its own transaction
+            yield own
+            return
+        turn = self._sqlite.write_lock if self.target.in_memory else self._sqlite.read_turns
+        async with self._turn(turn):
+            with translated(self.target):
+                lane = await (self._sqlite.writer() if self.target.in_memory else self._sqlite.reader())
+                session = Session(lane.engine, lane.driver)
+                try:
+                    yield session
+                finally:
+                    await session.release()
+                    self._sqlite.give_back(lane)
 
     @asynccontextmanager
-    async def _session(self, engine: AsyncEngine, isolation: str | None) -> AsyncIterator[AsyncSession]:
+    async def _postgres(self, engine: AsyncEngine, isolation: str | None) -> AsyncIterator[Session]:
         with translated(self.target):
-            session = AsyncSession(engine, expire_on_commit=False)
+            session = Session(engine)
             try:
                 with reaching(self.target):
-                    options = {"isolation_level": isolation} if isolation and not self.target.is_sqlite else None
-                    await session.connection(execution_options=options)
+                    await session.connection(execution_options={"isolation_level": isolation} if isolation else None)
                 yield session
             finally:
-                # A cancelled task must not leave its transaction open on the shared connection.
-                await asyncio.shield(session.close())
+                await session.release()
 
-    async def _wait_for_turn(self, stack: AsyncExitStack) -> None:
+    @asynccontextmanager
+    async def _turn(self, turn: asyncio.Lock | asyncio.Semaphore) -> AsyncIterator[None]:
+        if turn.locked():
+            await self._wait_for(turn)
+        else:
+            await turn.acquire()  # nobody has it: this does not wait
+        try:
+            yield
+        finally:
+            turn.release()
+
+    async def _wait_for(self, turn: asyncio.Lock | asyncio.Semaphore) -> None:
         try:
             async with asyncio.timeout(self._options.wait_seconds_max):
-                await self._write_lock.acquire()
+                await turn.acquire()
         except TimeoutError as error:
             raise DatabaseUnavailable(
                 f"{self.target}: another transaction of this process has not ended for "
                 f"{self._options.wait_seconds_max:g} s"
             ) from error
-        stack.callback(self._write_lock.release)
 
     def _own_session(self) -> AsyncSession | None:
         if self._holder is None or self._holder[0] is not asyncio.current_task():
             return None
         return self._holder[1]
 
-    def _forget_holder(self) -> None:
-        self._holder = None
+
+class _Lane(NamedTuple):
+    """One SQLite connection, and SQLAlchemy's engine on that very connection."""
+
+    driver: SqliteConnection
+    engine: AsyncEngine
 
 
-def _sqlite_engine(target: DatabaseTarget, options: EngineOptions, begin: str, pool: type[Any]) -> AsyncEngine:
-    bounds: dict[str, Any] = {}
-    if pool is AsyncAdaptedQueuePool:
-        size = options.readers_max if begin == "BEGIN" else 1
-        bounds = {"pool_size": size, "max_overflow": 0, "pool_timeout": options.wait_seconds_max}
+class _SqliteLanes:
+    """One lane that writes and up to `readers_max` that read, each opened when first needed."""
 
-    async def open_connection(*_: Any, **__: Any) -> SqliteConnection:
-        connection = SqliteConnection(connector(target.path))
-        await connection.open()
-        return connection
+    def __init__(self, target: DatabaseTarget, options: EngineOptions) -> None:
+        self.write_lock = asyncio.Lock()
+        self.read_turns = asyncio.Semaphore(options.readers_max)
+        self._target = target
+        self._writer_kind = writer(options.durable)
+        self._writer: _Lane | None = None
+        self._idle_readers: list[_Lane] = []
+        self._lanes: list[_Lane] = []
+        self._commits = 0
+        self._checkpoint: asyncio.Task[None] | None = None
 
-    engine = create_async_engine(target.url, poolclass=pool, async_creator=open_connection, **bounds)
-    if begin == "BEGIN":
-        pragmas = ["query_only=ON"]
-    else:
-        pragmas = ["journal_mode=WAL", f"synchronous={'FULL' if options.durable else 'NORMAL'}", "foreign_keys=ON"]
-        pragmas.append(f"journal_size_limit={WAL_BYTES_MAX}")
+    async def writer(self) -> _Lane:
+        if self._writer is None:
+            self._writer = await self._open(self._writer_kind)
+        return self._writer
 
-    @event.listens_for(engine.sync_engine, "connect")
-    def _prepare(connection: Any, _record: Any) -> None:
-        cursor = connection.cursor()
-        for pragma in pragmas:
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
+    async def reader(self) -> _Lane:
+        return self._idle_readers.pop() if self._idle_readers else await self._open(READER)
 
-    @event.listens_for(engine.sync_engine, "begin")
-    def _begin(connection: Any) -> None:
-        # IMMEDIATE for the writer: a deferred transaction that writes later can find its snapshot stale.
-        connection.connection.driver_connection.begin_with(begin)
+    def give_back(self, lane: _Lane) -> None:
+        if lane is not self._writer:
+            self._idle_readers.append(lane)
 
-    return engine
+    def committed(self) -> None:
+        """Keep the log short: writing it back waits for the disk, so another thread does it, every so many commits."""
+        self._commits += 1
+        path = self._target.path
+        if self._commits % COMMITS_PER_CHECKPOINT == 0 and path is not None:
+            if self._checkpoint is None or self._checkpoint.done():
+                self._checkpoint = asyncio.create_task(_checkpoint(self._target))
+
+    async def close(self) -> None:
+        if self._checkpoint is not None:
+            await asyncio.wait([self._checkpoint])
+        lanes, self._lanes, self._idle_readers, self._writer = self._lanes, [], [], None
+        for lane in lanes:
+            await lane.engine.dispose()
+            await lane.driver.close()
+
+    async def _open(self, kind: SqliteKind) -> _Lane:
+        driver = SqliteConnection(self._target.path, kind)
+        await driver.open()
+
+        async def opened(*_: Any, **__: Any) -> SqliteConnection:
+            return driver
+
+        lane = _Lane(driver, create_async_engine(self._target.url, poolclass=StaticPool, async_creator=opened))
+        self._lanes.append(lane)
+        return lane
+
+
+async def _checkpoint(target: DatabaseTarget) -> None:
+    assert target.path is not None
+    with translated(target):
+        await asyncio.to_thread(checkpoint, target.path)
 
 
 def _postgres_engine(target: DatabaseTarget, options: EngineOptions) -> AsyncEngine:
-    milliseconds = int(options.statement_seconds_max * 1000)
-    settings = {
-        "application_name": "trading",
-        "timezone": "UTC",
-        "statement_timeout": str(milliseconds),
-        "lock_timeout": str(milliseconds // 2),
-        "idle_in_transaction_session_timeout": str(milliseconds),
+    bounds = {
+        "statement_timeout": options.statement_seconds_max,
+        "lock_timeout": options.lock_seconds_max,
+        "idle_in_transaction_session_timeout": options.idle_seconds_max,
     }
+    settings = {name: str(max(1, round(seconds * 1000))) for name, seconds in bounds.items()}
+    settings |= {"application_name": "trading", "timezone": "UTC"}
     return create_async_engine(
         target.url,
         poolclass=AsyncAdaptedQueuePool,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -48,7 +49,7 @@ def translated(target: DatabaseTarget) -> Iterator[None]:
     """Raise the platform's error for whatever SQLAlchemy or a driver raises inside."""
     try:
         yield
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, sqlite3.Error) as error:
         raise database_error(error, target) from error
 
 
@@ -61,14 +62,14 @@ def reaching(target: DatabaseTarget) -> Iterator[None]:
         raise DatabaseUnavailable(f"{target}: cannot be reached ({_first_line(error)})") from error
 
 
-def database_error(error: SQLAlchemyError, target: DatabaseTarget) -> DatabaseError:
-    """Return the platform's error for one of SQLAlchemy's."""
+def database_error(error: SQLAlchemyError | sqlite3.Error, target: DatabaseTarget) -> DatabaseError:
+    """Return the platform's error for one of SQLAlchemy's, or of SQLite's own."""
     if isinstance(error, PoolTimeoutError):
         return DatabaseUnavailable(f"{target}: all connections are busy")
-    if not isinstance(error, StatementError) or error.orig is None:
+    cause = error if isinstance(error, sqlite3.Error) else getattr(error, "orig", None)
+    if cause is None or not isinstance(error, StatementError | sqlite3.Error):
         return DatabaseError(f"{target}: {_first_line(error)}")
-    cause = error.orig
-    if isinstance(error, IntegrityError):
+    if isinstance(error, IntegrityError | sqlite3.IntegrityError):
         return DatabaseError(f"{target}: a rule of the tables was broken ({_first_line(cause)}); {_NOTHING_LOST}")
     code = getattr(cause, "sqlite_errorname", None) or getattr(cause, "sqlstate", None) or ""
     for prefix, retryable, sentence in _SQLITE + _POSTGRES:

@@ -13,6 +13,7 @@ from sqlalchemy import Table
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from shared.db_session import change, session_of
 from shared.sa_models import Base
 from shared.sa_types import Money, UtcDateTime, money_to_text, utc_checked, utc_to_text
 
@@ -63,12 +64,11 @@ async def write_rows(
         plan, ordered = _upsert_plan(session, row_class, rows, None)
     else:
         plan, ordered = _insert_plan(session, row_class, rows, conflict is Conflict.IGNORED), list(rows)
-    if dialect_of(session) != "sqlite":
+    driver = session_of(session).driver
+    if driver is None:
         await _execute(session, plan, ordered)
-        return
-    connection = await (await session.connection()).get_raw_connection()
-    driver: Any = connection.driver_connection
-    driver.defer(plan.statement, _parameters(session, plan, ordered))
+    else:
+        driver.defer(plan.statement, _parameters(session, plan, ordered))
 
 
 async def upsert_rows(
@@ -102,18 +102,11 @@ def _upsert_plan(
 
 def dialect_of(session: AsyncSession) -> str:
     """Return `sqlite` or `postgresql`."""
-    return session.get_bind().dialect.name
-
-
-async def execute_driver(session: AsyncSession, statement: str, parameters: Any = None) -> Any:
-    """Run SQL in the driver's own parameter style inside the session's transaction."""
-    connection = await session.connection()
-    return await connection.exec_driver_sql(statement, parameters)
+    return session_of(session).dialect
 
 
 async def _execute(session: AsyncSession, plan: InsertPlan, rows: Sequence[Row]) -> int:
-    result = await execute_driver(session, plan.statement, _parameters(session, plan, rows))
-    return int(result.rowcount)
+    return await change(session, plan.statement, _parameters(session, plan, rows))
 
 
 def _parameters(session: AsyncSession, plan: InsertPlan, rows: Sequence[Row]) -> Any:

@@ -1,8 +1,12 @@
-"""One visit to SQLite's thread for each statement.
+"""SQLite where it is quickest: on the loop's own thread.
 
-Left alone, SQLAlchemy asks aiosqlite to make a cursor, execute, fetch and close: four waits for another thread,
-and three more for BEGIN. Here a statement is one wait, BEGIN goes along with the first one, and writes whose count
-nobody asks for go along with the next statement or the commit: a transaction of ten writes waits once.
+SQLite is a library, not a server: a statement on a local file takes microseconds, a visit to another thread and back
+takes a hundred times that, and longer while the loop is busy. So statements run where they are asked for. Only what
+may really wait goes to aiosqlite's thread: opening the file, waiting for another process that writes, and the commits
+of a database that must be on the disk before anyone goes on.
+
+A transaction begins with its first statement, and writes whose count nobody asks for wait for the next statement or
+the commit.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -17,16 +22,47 @@ from typing import Any, Self
 import aiosqlite
 
 BUSY_TIMEOUT_SECONDS = 5.0
+WAL_BYTES_MAX = 64 * 1024 * 1024  # the log shrinks back to this after a burst
+WAL_PAGES_MAX = 16_000  # a log this long is written back within a commit; `checkpoint` keeps it far shorter
+
+
+@dataclass(frozen=True)
+class SqliteKind:
+    """What a connection is for: `begin` starts its transactions, `pragmas` prepare it."""
+
+    begin: str
+    pragmas: tuple[str, ...]
+    is_durable: bool = False
+
+
+READER = SqliteKind("BEGIN", ("query_only=ON",))
+
+
+def writer(is_durable: bool) -> SqliteKind:
+    """Return the kind of the one connection that writes.
+
+    IMMEDIATE: a deferred transaction that writes later can find its snapshot stale.
+    """
+    pragmas = (
+        "journal_mode=WAL",
+        f"synchronous={'FULL' if is_durable else 'NORMAL'}",
+        "foreign_keys=ON",
+        f"journal_size_limit={WAL_BYTES_MAX}",
+        f"wal_autocheckpoint={WAL_PAGES_MAX}",
+        "busy_timeout=0",  # a file that another process locks is waited for in the thread, not on the loop
+    )
+    return SqliteKind("BEGIN IMMEDIATE", pragmas, is_durable)
 
 
 class SqliteConnection(aiosqlite.Connection):
-    """A connection whose transactions begin with their first statement."""
+    """A connection whose transactions begin with their first statement, in the thread that asks."""
 
-    def __init__(self, connector: Callable[[], sqlite3.Connection]) -> None:
-        super().__init__(connector, iter_chunk_size=64)
+    def __init__(self, path: Path | None, kind: SqliteKind) -> None:
+        super().__init__(partial(_opened, path, kind.pragmas), iter_chunk_size=64)
         self._thread.daemon = True  # a process that forgot to close may still end
-        self._begin: str | None = None
+        self._kind = kind
         self._begun = False
+        self._is_waiting = False
         self._deferred: list[tuple[str, Sequence[Sequence[Any]]]] = []
 
     async def open(self) -> None:
@@ -37,50 +73,78 @@ class SqliteConnection(aiosqlite.Connection):
             await asyncio.to_thread(self._thread.join)
             raise
 
-    def begin_with(self, statement: str) -> None:
-        """Remember what begins the next transaction."""
-        self._begin = statement
-
     def cursor(self) -> SqliteCursor:  # type: ignore[override]
         """Return a cursor; this waits for nothing."""
         return SqliteCursor(self)
 
-    def defer(self, statement: str, parameters: Sequence[Sequence[Any]]) -> None:
+    def defer(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
         """Take a write whose count nobody asks for: it goes along with the next statement, or with the commit."""
-        self._deferred.append((statement, parameters))
+        self._deferred.append((statement, rows))
+
+    async def fetch(self, statement: str, parameters: Sequence[Any] = ()) -> list[Any]:
+        """Return all rows of one statement."""
+        raw = await self.ready()
+        return raw.execute(statement, parameters).fetchall()
+
+    async def change(self, statement: str, parameters: Sequence[Any]) -> int:
+        """Run one statement, once for each row when `parameters` is a list of them; return how many rows it changed."""
+        raw = await self.ready()
+        if isinstance(parameters, list):
+            return raw.executemany(statement, parameters).rowcount
+        return raw.execute(statement, parameters).rowcount
+
+    async def ready(self) -> sqlite3.Connection:
+        """Return SQLite's own connection, within a transaction that holds every write so far."""
+        raw = self._conn
+        if not self._begun:
+            await self._start(raw)
+        if self._deferred:
+            deferred, self._deferred = self._deferred, []
+            for statement, rows in deferred:
+                raw.executemany(statement, rows)
+        return raw
 
     async def commit(self) -> None:
         """Commit, unless nothing was ever executed."""
         if self._deferred:
-            await self.visit(lambda raw: raw.commit())
+            await self.ready()
+        if self._begun:
+            if self._kind.is_durable:
+                await self._execute(self._conn.commit)  # type: ignore[no-untyped-call]  # it waits for the disk
+            else:
+                self._conn.commit()
             self._begun = False
-            return
-        begun, self._begin, self._begun = self._begun, None, False
-        if begun:
-            await super().commit()
 
     async def rollback(self) -> None:
         """Roll back, unless nothing was ever executed."""
-        begun, self._begin, self._begun = self._begun, None, False
         self._deferred = []
-        if begun:
-            await super().rollback()
+        if self._begun:
+            self._begun = False
+            if self._is_waiting or self._kind.is_durable:  # the thread may still be at what a cancelled task asked for
+                await self._execute(self._conn.rollback)  # type: ignore[no-untyped-call]
+                self._is_waiting = False
+            else:
+                self._conn.rollback()
 
-    async def visit(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
-        """Run `work` in the connection's thread, in the transaction that is due."""
-        begin, self._begin = self._begin, None
-        if self._deferred:
-            deferred, self._deferred = self._deferred, []
-            work = partial(_writes_and, deferred, work)
-        if begin is not None:
-            # Set before the thread answers: a task cancelled meanwhile must still roll back.
+    async def _start(self, raw: sqlite3.Connection) -> None:
+        try:
+            raw.execute(self._kind.begin)
             self._begun = True
-            work = partial(_begin_and, begin, work)
-        return await self._execute(work, self._conn)  # type: ignore[no-untyped-call]  # aiosqlite's own door
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+            # Set before the thread answers: a task cancelled meanwhile must still roll back.
+            self._begun = self._is_waiting = True
+            try:
+                await self._execute(_begin_patiently, raw, self._kind.begin)  # type: ignore[no-untyped-call]
+            except sqlite3.Error:
+                self._begun = False
+                raise
+            self._is_waiting = False
 
 
 class SqliteCursor:
-    """One statement and its rows, fetched in the same visit."""
+    """One statement and its rows, as SQLAlchemy's adapter wants them."""
 
     def __init__(self, connection: SqliteConnection) -> None:
         self._connection = connection
@@ -98,11 +162,11 @@ class SqliteCursor:
 
     async def execute(self, statement: str, parameters: Sequence[Any] = ()) -> Self:
         """Run one statement and fetch all its rows."""
-        return await self._run(lambda raw: raw.execute(statement, parameters))
+        return await self._run(lambda cursor: cursor.execute(statement, parameters))
 
     async def executemany(self, statement: str, parameters: Iterable[Sequence[Any]]) -> Self:
         """Run one statement once for each tuple of parameters."""
-        return await self._run(lambda raw: raw.executemany(statement, parameters))
+        return await self._run(lambda cursor: cursor.executemany(statement, parameters))
 
     async def fetchall(self) -> list[Any]:
         """Return the rows, once."""
@@ -110,42 +174,43 @@ class SqliteCursor:
         return rows
 
     async def close(self) -> None:
-        """Do nothing: the statement ended in its visit."""
+        """Do nothing: the statement ended when it ran."""
 
     async def _run(self, operation: Callable[[sqlite3.Cursor], sqlite3.Cursor]) -> Self:
-        found = await self._connection.visit(partial(_one_visit, operation))
-        self._rows, self.description, self.rowcount, self.lastrowid = found
+        cursor = (await self._connection.ready()).cursor()
+        try:
+            operation(cursor)
+            self._rows = cursor.fetchall() if cursor.description else []
+            self.description, self.rowcount, self.lastrowid = cursor.description, cursor.rowcount, cursor.lastrowid
+        finally:
+            cursor.close()
         return self
 
 
-def connector(path: Path | None) -> Callable[[], sqlite3.Connection]:
-    """Return what opens the file (None: a database in memory) without transactions of the driver's own."""
-    name = ":memory:" if path is None else str(path)
-    return lambda: sqlite3.connect(name, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False)
-
-
-def _one_visit(
-    operation: Callable[[sqlite3.Cursor], sqlite3.Cursor], connection: sqlite3.Connection
-) -> tuple[list[Any], Any, int, int | None]:
-    cursor = connection.cursor()
+def checkpoint(path: Path) -> None:
+    """Write the log back into the file, as far as nobody reads or writes it now; for another thread than the loop's."""
+    raw = sqlite3.connect(path, timeout=0, isolation_level=None)
     try:
-        operation(cursor)
-        rows = cursor.fetchall() if cursor.description else []
-        return rows, cursor.description, cursor.rowcount, cursor.lastrowid
+        raw.execute("PRAGMA wal_checkpoint(PASSIVE)")
     finally:
-        cursor.close()
+        raw.close()
 
 
-def _writes_and(
-    writes: Sequence[tuple[str, Sequence[Sequence[Any]]]],
-    work: Callable[[sqlite3.Connection], Any],
-    connection: sqlite3.Connection,
-) -> Any:
-    for statement, parameters in writes:
-        connection.executemany(statement, parameters)
-    return work(connection)
+def _opened(path: Path | None, pragmas: Sequence[str]) -> sqlite3.Connection:
+    name = ":memory:" if path is None else str(path)
+    raw = sqlite3.connect(name, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False)
+    try:
+        for pragma in pragmas:
+            raw.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        raw.close()
+        raise
+    return raw
 
 
-def _begin_and(begin: str, work: Callable[[sqlite3.Connection], Any], connection: sqlite3.Connection) -> Any:
-    connection.execute(begin)
-    return work(connection)
+def _begin_patiently(raw: sqlite3.Connection, begin: str) -> None:
+    raw.execute(f"PRAGMA busy_timeout={int(BUSY_TIMEOUT_SECONDS * 1000)}")
+    try:
+        raw.execute(begin)
+    finally:
+        raw.execute("PRAGMA busy_timeout=0")

@@ -1,0 +1,86 @@
+"""A session: one transaction. Plain SQL goes straight to the driver; SQLAlchemy's part is made when first asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+from shared.db_sqlite import SqliteConnection
+
+
+class Session(AsyncSession):
+    """An `AsyncSession` that costs nothing until it is used as one: making SQLAlchemy's takes longer than most steps.
+
+    On SQLite `driver` is the connection that it holds; on PostgreSQL it is None and everything goes by SQLAlchemy.
+    """
+
+    def __init__(self, engine: AsyncEngine, driver: SqliteConnection | None = None) -> None:
+        self._engine = engine
+        self.driver = driver
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or "sync_session" in self.__dict__:
+            raise AttributeError(name)
+        super().__init__(self._engine, expire_on_commit=False)
+        return getattr(self, name)
+
+    @property
+    def dialect(self) -> str:
+        """Return `sqlite` or `postgresql`."""
+        return "sqlite" if self.driver is not None else "postgresql"
+
+    @property
+    def is_plain(self) -> bool:
+        """Return whether nobody asked for SQLAlchemy's part."""
+        return "sync_session" not in self.__dict__
+
+    async def finish(self) -> None:
+        """Commit what the session did."""
+        if not self.is_plain:
+            await self.commit()
+        if self.driver is not None:
+            await self.driver.commit()
+
+    async def release(self) -> None:
+        """Give the connection back; what was not committed is undone."""
+        if not self.is_plain:
+            # A cancelled task must not leave its transaction open on the shared connection.
+            await asyncio.shield(self.close())
+        if self.driver is not None:
+            await self.driver.rollback()
+
+
+def session_of(session: AsyncSession) -> Session:
+    """Return the session as `Database` made it."""
+    assert isinstance(session, Session), "use a session of Database.get_session() or Database.read()"
+    return session
+
+
+async def fetch(session: AsyncSession, statement: str, parameters: Sequence[Any] = ()) -> Sequence[Any]:
+    """Return the rows of SQL in the driver's own parameter style, with the driver's own types."""
+    own = session_of(session)
+    if own.driver is not None:
+        return await own.driver.fetch(statement, parameters)
+    connection = await own.connection()
+    return (await connection.exec_driver_sql(statement, tuple(parameters))).all()
+
+
+async def change(session: AsyncSession, statement: str, parameters: Sequence[Any]) -> int:
+    """Run SQL in the driver's own parameter style and return how many rows it changed; a list is many rows."""
+    own = session_of(session)
+    if own.driver is not None:
+        return await own.driver.change(statement, parameters)
+    connection = await own.connection()
+    assert not isinstance(parameters, list), "PostgreSQL takes many rows as arrays, in one tuple"
+    return int((await connection.exec_driver_sql(statement, tuple(parameters))).rowcount)
+
+
+def numbered(dialect: str, statement: str) -> str:
+    """Write the places of parameters as the driver wants them: `?` for SQLite, `$1`, `$2`... for PostgreSQL."""
+    if dialect == "sqlite":
+        return statement
+    head, *rest = statement.split("?")
+    return head + "".join(f"${place}{part}" for place, part in enumerate(rest, start=1))
