@@ -16,6 +16,7 @@ from shared.clock import SystemClock
 SERVICES = ("data-collector", "strategy-engine", "order-executor", "portfolio-manager")
 PASSWORD = "s3cret-pass"
 SECONDS_MAX = 30.0
+SOON = ("--health-port", "0", "--start-seconds-max", "0.5")  # nobody starts the server while the test waits
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def test_a_database_that_refuses_is_named_without_its_password(
     service: str, trading: Any, refused: Any, closed_port: int
 ) -> None:
     url = f"postgresql://trader:{PASSWORD}@127.0.0.1:{closed_port}/trading"
-    outcome = trading("run", service, "--database-url", url, "--redis-url", "redis://127.0.0.1:1")
+    outcome = trading("run", service, "--database-url", url, "--redis-url", "redis://127.0.0.1:1", *SOON)
     refused(outcome, f"127.0.0.1:{closed_port}", "cannot be reached")
     assert PASSWORD not in outcome.said
 
@@ -58,7 +59,7 @@ def test_a_database_that_refuses_is_named_without_its_password(
 def test_a_database_that_says_nothing_is_given_up_within_a_bound(trading: Any, refused: Any, silent_port: int) -> None:
     url = f"postgresql://trader:{PASSWORD}@127.0.0.1:{silent_port}/trading"
     began = SystemClock().monotonic()
-    outcome = trading("run", "order-executor", "--database-url", url, "--redis-url", "redis://127.0.0.1:1")
+    outcome = trading("run", "order-executor", "--database-url", url, "--redis-url", "redis://127.0.0.1:1", *SOON)
     refused(outcome, f"127.0.0.1:{silent_port}", "cannot be reached")
     assert PASSWORD not in outcome.said
     assert SystemClock().monotonic() - began < SECONDS_MAX
@@ -69,7 +70,7 @@ def test_a_bus_that_refuses_is_named_without_its_password(
     service: str, trading: Any, refused: Any, closed_port: int, sqlite_url: str
 ) -> None:
     url = f"redis://:{PASSWORD}@127.0.0.1:{closed_port}/0"
-    outcome = trading("run", service, "--database-url", sqlite_url, "--redis-url", url, "--health-port", "0")
+    outcome = trading("run", service, "--database-url", sqlite_url, "--redis-url", url, *SOON)
     refused(outcome, f"redis_url: redis://127.0.0.1:{closed_port}/0 cannot be used", "correct REDIS_URL")
     assert PASSWORD not in outcome.said
 
@@ -79,7 +80,7 @@ def test_a_bus_that_says_nothing_is_given_up_within_a_bound(
 ) -> None:
     url = f"redis://:{PASSWORD}@127.0.0.1:{silent_port}/0"
     began = SystemClock().monotonic()
-    arguments = ("--database-url", sqlite_url, "--redis-url", url, "--health-port", "0")
+    arguments = ("--database-url", sqlite_url, "--redis-url", url, *SOON)
     refused(trading("run", "strategy-engine", *arguments), f"127.0.0.1:{silent_port}")
     assert SystemClock().monotonic() - began < SECONDS_MAX
 
@@ -95,7 +96,7 @@ def test_up_names_the_bus_it_was_given(trading: Any, refused: Any, replay: Any, 
 def test_a_wrong_password_is_refused_and_not_repeated(trading: Any, refused: Any, postgres_server: str) -> None:
     url = postgres_server.replace("50%25off%2Fp%40ss%3Aword", PASSWORD)
     assert PASSWORD in url
-    outcome = trading("run", "order-executor", "--database-url", url, "--redis-url", "redis://127.0.0.1:1")
+    outcome = trading("run", "order-executor", "--database-url", url, "--redis-url", "redis://127.0.0.1:1", *SOON)
     refused(outcome, "refused user or password", "database_url")
     assert PASSWORD not in outcome.said
 

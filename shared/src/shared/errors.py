@@ -15,6 +15,7 @@ TradingError                 exit_code 1, retryable False
 ├─ BrokerError               the message bus is away: retryable
 ├─ DatabaseError             the database is away, full or of another revision
 │  ├─ DatabaseUnavailable    retryable
+│  ├─ LeaseLost              another process has taken over: this one writes nothing; exit_code 3
 │  └─ UnknownOrder           an order id that no row bears
 └─ PluginError               a strategy file that cannot be used
 
@@ -121,6 +122,12 @@ class DatabaseUnavailable(DatabaseError):
     """The database cannot be reached now."""
 
     retryable = True
+
+
+class LeaseLost(DatabaseError):
+    """Another process holds the lease of what this one writes."""
+
+    exit_code = 3
 
 
 class UnknownOrder(DatabaseError):

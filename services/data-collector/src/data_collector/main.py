@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from structlog.stdlib import BoundLogger
-
 from data_collector.collector import Collector, CollectorPorts
 from data_collector.config import CONSUMERS, CollectorConfig
 from data_collector.feeds.choose import choose_feed
@@ -14,7 +12,7 @@ from data_collector.storage import SERVICE, CandleStorage
 from shared.clock import Clock
 from shared.config import Settings
 from shared.service import run_service, supervise
-from shared.standalone import open_parts
+from shared.standalone import ServiceParts, serve_alone
 
 
 async def build_collector(
@@ -31,24 +29,24 @@ async def build_collector(
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Collect until `stop`, the end of a replay or the end of `duration`."""
-    async with open_parts(settings, SERVICE) as parts:
+
+    async def work(parts: ServiceParts, term: asyncio.Event) -> None:
         ports = CollectorPorts(parts.database, parts.broker, parts.clock, parts.metrics, parts.log)
         collector = await build_collector(settings, ports)
         parts.health.register_check("collector", collector.check)
-        await _run(collector, settings.duration, stop, parts.clock, parts.log)
+        timer = asyncio.create_task(_end_after(settings.duration, stop, parts.clock)) if settings.duration else None
+        try:
+            await supervise({SERVICE: lambda: collector.run(term)}, term, parts.log)
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    await serve_alone(settings, SERVICE, stop, work)
 
 
-async def _run(collector: Collector, duration: float, stop: asyncio.Event, clock: Clock, log: BoundLogger) -> None:
-    async def end_after_duration() -> None:
-        await clock.sleep(duration)
-        stop.set()
-
-    timer = asyncio.create_task(end_after_duration()) if duration else None
-    try:
-        await supervise({SERVICE: lambda: collector.run(stop)}, stop, log)
-    finally:
-        if timer is not None:
-            timer.cancel()
+async def _end_after(seconds: float, stop: asyncio.Event, clock: Clock) -> None:
+    await clock.sleep(seconds)
+    stop.set()
 
 
 def main() -> None:

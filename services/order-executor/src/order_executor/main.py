@@ -16,7 +16,7 @@ from shared.events import ORDER_STREAM
 from shared.instances import RunPlan, plan_run
 from shared.outbox import OutboxLimits, OutboxRelay
 from shared.service import run_service, supervise
-from shared.standalone import ServiceParts, open_parts
+from shared.standalone import ServiceParts, serve_alone
 
 SERVICE = "order-executor"
 
@@ -63,11 +63,14 @@ def build_relay(settings: Settings, parts: ServiceParts) -> OutboxRelay:
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Run the executor until `stop`."""
     plan = plan_run(settings)
-    async with open_parts(settings, SERVICE) as parts:
+
+    async def work(parts: ServiceParts, term: asyncio.Event) -> None:
         relay = build_relay(settings, parts)
         loop = build_executor(settings, plan, parts, relay)
         parts.health.register_check("executor", loop.check)
-        await supervise({SERVICE: lambda: loop.run(stop), "relay": lambda: relay.run(stop)}, stop, parts.log)
+        await supervise({SERVICE: lambda: loop.run(term), "relay": lambda: relay.run(term)}, term, parts.log)
+
+    await serve_alone(settings, SERVICE, stop, work)
 
 
 def main() -> None:

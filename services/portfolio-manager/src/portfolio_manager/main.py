@@ -9,7 +9,7 @@ from portfolio_manager.config import PortfolioConfig
 from portfolio_manager.loop import PortfolioLoop
 from shared.config import Settings
 from shared.service import run_service, supervise
-from shared.standalone import ServiceParts, open_parts
+from shared.standalone import ServiceParts, serve_alone
 
 SERVICE = "portfolio-manager"
 
@@ -29,10 +29,13 @@ def build_portfolio(settings: Settings, parts: ServiceParts) -> PortfolioLoop:
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Run the portfolio manager until `stop`."""
-    async with open_parts(settings, SERVICE) as parts:
+
+    async def work(parts: ServiceParts, term: asyncio.Event) -> None:
         loop = build_portfolio(settings, parts)
         parts.health.register_check("portfolio", loop.check)
-        await supervise({SERVICE: lambda: loop.run(stop)}, stop, parts.log)
+        await supervise({SERVICE: lambda: loop.run(term)}, term, parts.log)
+
+    await serve_alone(settings, SERVICE, stop, work)
 
 
 def main() -> None:

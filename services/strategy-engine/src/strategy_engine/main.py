@@ -11,7 +11,8 @@ from shared.events import SIGNAL_STREAM
 from shared.instances import RunPlan, plan_run
 from shared.outbox import OutboxLimits, OutboxRelay
 from shared.service import run_service, supervise
-from shared.standalone import ServiceParts, open_parts
+from shared.standalone import ServiceParts, serve_alone
+from shared.strategy import CompiledStrategy
 from shared.strategy_runner import CALL_SECONDS_MAX
 from shared.watchdog import CallGuard
 from strategy_engine.config import StrategyConfig
@@ -45,15 +46,28 @@ def build_relay(settings: Settings, parts: ServiceParts, topics: Sequence[str]) 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Run the engine until `stop`."""
-    plan = plan_run(settings)
-    async with open_parts(settings, SERVICE) as parts:
-        for note in plan.notes:
+    notes = plan_run(settings).notes
+
+    async def prepare() -> None:
+        await asyncio.to_thread(prepare_steps, plan_run(settings))
+
+    async def work(parts: ServiceParts, term: asyncio.Event) -> None:
+        for note in notes:
             parts.log.info("plan.note", detail=note)
         relay = build_relay(settings, parts, [SIGNAL_STREAM])
-        loop = build_engine(settings, plan, parts, relay)
+        loop = build_engine(settings, plan_run(settings), parts, relay)  # strategies without a memory of another term
         parts.health.register_check("engine", loop.check)
         await loop.prepare()
-        await supervise({SERVICE: lambda: loop.run(stop), "relay": lambda: relay.run(stop)}, stop, parts.log)
+        await supervise({SERVICE: lambda: loop.run(term), "relay": lambda: relay.run(term)}, term, parts.log)
+
+    await serve_alone(settings, SERVICE, stop, work, prepare)
+
+
+def prepare_steps(plan: RunPlan) -> None:
+    """Load the compiled steps of a plan into this process, so that a standby need not when it takes over."""
+    for each in plan.instances:
+        if isinstance(each.strategy, CompiledStrategy):
+            each.strategy.prepare()
 
 
 def main() -> None:
