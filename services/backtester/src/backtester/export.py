@@ -20,8 +20,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from backtester.ladder import rungs
 from backtester.ratios import EquityMarks, sorted_marks
-from backtester.result import BacktestResult, to_record
+from backtester.result import BacktestResult, CostRung, to_record
 from backtester.simulator import SimulatedTrade
 from shared.domain.performance import daily_equity
 from shared.domain.rounding import MONEY_CONTEXT
@@ -58,6 +59,7 @@ def export_json(result: BacktestResult) -> str:
         "params": result.params,
         "command": result.command,
         "config_hash": result.config_hash,
+        "code_hash": result.code_hash,
         "fill": result.fill,
         "fee": result.fee,
         "fee_asset": result.fee_asset,
@@ -65,6 +67,7 @@ def export_json(result: BacktestResult) -> str:
         "sizing": result.sizing,
         "max_entries": result.max_entries,
         "risk": result.risk,
+        "options": result.options,
         "data": result.data,
         "initial_balance": result.initial_balance,
         "final_balance": result.final_balance,
@@ -75,9 +78,13 @@ def export_json(result: BacktestResult) -> str:
         "signals": result.signals,
         "refused": result.refused,
         "ignored": result.ignored,
+        "live_limits": result.live_limits,
+        "participation_max": result.participation_max,
         "benchmarks": result.benchmarks,
+        "ladder": [_rung(rung) for rung in rungs(result)],
         "notes": result.notes,
         "trial": result.trial,
+        "probabilistic_sharpe": result.probabilistic_sharpe,
         "metrics": result.detailed,
         "open_positions": result.open_positions or result.detailed.open_positions,
         "equity_daily": _equity_daily(result.equity, float(result.initial_balance)),
@@ -118,6 +125,10 @@ def _trade(trade: TradeRecord | SimulatedTrade) -> dict[str, Any]:
         "balance_after": record.balance_after,
     }
     return row | ({"reason": record.reason} if record.reason else {})
+
+
+def _rung(rung: CostRung) -> dict[str, Any]:
+    return {name: getattr(rung, name) for name in ("factor", "paid", "final_balance", "is_exact")}
 
 
 def _equity_daily(equity: EquityMarks | None, initial_balance: float) -> dict[str, float]:

@@ -8,6 +8,7 @@ from decimal import Decimal
 
 import msgspec
 
+from backtester.benchmark import mean_exposure
 from backtester.ratios import (
     EquityMarks,
     annual_figures,
@@ -35,8 +36,9 @@ class DetailedMetrics(msgspec.Struct, frozen=True, kw_only=True):
 
     `max_drawdown` is a positive percentage and, like `max_drawdown_duration` (the longest time from a peak to its
     recovery or the end), seen at candle closes only. Amounts of nothing are 0, undefined ratios None; `too_short`
-    tells that the annual ones are None for want of 30 daily returns (there are `daily_returns`). The defaults are those of
-    a run that never began.
+    tells that the annual ones are None for want of 30 daily returns (there are `daily_returns`). `exposure_mean` is the
+    mean share of the account in positions, None where holdings were not marked. The defaults are those of a run that
+    never began.
     """
 
     total_return: float = 0.0
@@ -72,6 +74,7 @@ class DetailedMetrics(msgspec.Struct, frozen=True, kw_only=True):
     final_balance_closed: Decimal = ZERO
     too_short: bool = True
     daily_returns: int = 0
+    exposure_mean: float | None = None
 
 
 class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,6 +164,7 @@ def compute_detailed_metrics(
         monthly_pnl={month: _change(begin, close) for month, (begin, close) in months.items()},
         open_positions=still_open,
         final_balance_closed=money(minus(end, _closing_cost(still_open, records, facts))),
+        exposure_mean=None if marks is None or marks.position_value is None else mean_exposure(marks),
     )
 
 

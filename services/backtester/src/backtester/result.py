@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from decimal import Decimal
+from enum import Enum
 from typing import Any
 
 import msgspec
@@ -122,3 +124,19 @@ def to_record(trade: TradeRecord | SimulatedTrade) -> TradeRecord:
         trade.quantity,
         balance_after=trade.balance_after,
     )
+
+
+def option_values(options: object) -> dict[str, Any]:
+    """Return the options of a run by name, whatever they are made of, as values that can be written down."""
+    assert is_dataclass(options), "run options are a dataclass"
+    return {field.name: _option_value(getattr(options, field.name)) for field in fields(options)}
+
+
+def _option_value(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, msgspec.Struct):
+        return msgspec.structs.asdict(value)
+    if is_dataclass(value) and type(value).__str__ is object.__str__:
+        return option_values(value)
+    return value if isinstance(value, str | int | float | Decimal | None) else str(value)

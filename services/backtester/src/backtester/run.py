@@ -18,11 +18,12 @@ from backtester.data import DATABASE_SOURCE, CandleData, DataFacts, load_candles
 from backtester.engine import BacktestEngine
 from backtester.options import BacktestOptions
 from backtester.ratios import sorted_marks
-from backtester.result import BacktestResult, RunSeconds
+from backtester.result import BacktestResult, RunSeconds, option_values
+from backtester.statistics.probabilistic import probabilistic_sharpe
 from backtester.trials import Trial, record_trial
 from shared.candle_files import check_stream
 from shared.clock import Clock, SystemClock
-from shared.domain.performance import DAYS_A_YEAR, daily_equity, sharpe_ratio, simple_returns
+from shared.domain.performance import DAYS_A_YEAR, FloatArray, daily_equity, sharpe_ratio, simple_returns
 from shared.errors import ConfigError, PluginError
 from shared.instruments import FREE, load_instruments
 from shared.models import to_milliseconds
@@ -98,6 +99,10 @@ def run_backtest(
         config_hash=config_hash(strategy),
         data=DataFacts.of(data),
         notes=(*notes, *strategy.notices(), *result.notes),
+        options=option_values(request.options),
+        code_hash=plugin.code_hash,
+        probabilistic_sharpe=_probabilistic_sharpe(result),
+        candles=data,
         seconds=RunSeconds(load=loaded - started, compile=compiled - loaded, run=result.seconds.run),
     )
     return _counted(result, request, plugin, clock)
@@ -167,9 +172,18 @@ def _counted(result: BacktestResult, request: BacktestRequest, plugin: StrategyP
         return msgspec.structs.replace(result, notes=(*result.notes, str(error)))
 
 
+def _probabilistic_sharpe(result: BacktestResult) -> float | None:
+    returns = _daily_returns(result)
+    return None if returns is None or not result.total_trades else probabilistic_sharpe(returns)
+
+
 def _sharpe_daily(result: BacktestResult) -> float | None:
+    returns = _daily_returns(result)
+    annual = None if returns is None else sharpe_ratio(returns)
+    return None if annual is None else annual / math.sqrt(DAYS_A_YEAR)
+
+
+def _daily_returns(result: BacktestResult) -> FloatArray | None:
     if result.equity is None:
         return None
-    curve = sorted_marks(result.equity, None).curve
-    annual = sharpe_ratio(simple_returns(daily_equity(curve, float(result.initial_balance))))
-    return None if annual is None else annual / math.sqrt(DAYS_A_YEAR)
+    return simple_returns(daily_equity(sorted_marks(result.equity, None).curve, float(result.initial_balance)))
