@@ -120,7 +120,7 @@ def test_a_buy_that_cash_does_not_cover_is_cut_only_where_that_is_asked_for(
         assert (end.order.status, end.order.reason) == (OrderStatus.REJECTED, "insufficient_cash")
     else:
         assert isinstance(end, Filled)
-        assert (end.fill.quantity, end.order.status, venue.entries_cut) == (quantity, OrderStatus.FILLED, 1)
+        assert (end.fill.quantity, end.order.status, venue.entries_cut) == (D(quantity), OrderStatus.FILLED, 1)
 
 
 def test_what_is_cut_to_nothing_is_still_rejected() -> None:
@@ -163,8 +163,9 @@ def test_finer_candles_say_which_exit_came_first_and_else_it_was_the_worse(
 
 def test_a_take_profit_rests_in_the_book_and_pays_the_makers_fee() -> None:
     rules = BookRules(fees=FeeSchedule(maker=D("0.001"), taker=D("0.002")), slippage_bps=D(0))
-    for bound, rate in (("take_profit_pct", "0.001"), ("stop_loss_pct", "0.002")):
-        venue = PaperVenue(book({ALPHA: instance_rules(**{bound: D(10)})}, rules=rules))
+    exits = ((instance_rules(take_profit_pct=D(10)), "0.001"), (instance_rules(stop_loss_pct=D(10)), "0.002"))
+    for own, rate in exits:
+        venue = PaperVenue(book({ALPHA: own}, rules=rules))
         candles = [candle(0), candle(1), candle(2, 100, low=90, high=110)]
         fills = [e.fill for e in play(venue, candles, [signal("BUY", 0)]) if isinstance(e, Filled)]
         assert [fill.fee_quote / fill.price for fill in fills] == [D("0.002"), D(rate)]
