@@ -19,7 +19,7 @@ from shared.db_outbox import OutboxMessage
 from shared.db_rows import Conflict, Row
 from shared.db_url import parse_database_url
 from shared.errors import ConfigError, DatabaseError
-from shared.models import Candle, Order, OrderStatus, Signal
+from shared.models import Candle, Order, OrderStatus, Signal, from_milliseconds
 from shared.sa_models import Base, StampRow
 
 __all__ = ["CandleWrite", "Conflict", "Database", "EngineOptions", "OutboxMessage"]
@@ -242,6 +242,12 @@ class Database:
         async with self._reading(session) as reader:
             return await db_outbox.read_cursors(reader, prefix)
 
+    async def read_moment(self, cursor: str, session: AsyncSession | None = None) -> datetime | None:
+        """Return a cursor that holds a time (ms), such as a watermark; None before it was ever set."""
+        async with self._reading(session) as reader:
+            stored = await db_outbox.read_cursor(reader, cursor)
+            return None if stored is None else from_milliseconds(int(stored))
+
     async def write_cursors(self, session: AsyncSession, values: Mapping[str, str | int]) -> None:
         """Set cursors in the caller's transaction."""
         await db_outbox.write_cursors(session, values)
@@ -266,12 +272,22 @@ class Database:
         """Note in the consumer's transaction that messages were handled; return how many were pending."""
         return await db_outbox.acknowledge(session, topic, keys, self._clock.now())
 
+    async def ack_outbox_until(self, session: AsyncSession, topic: str, as_of: datetime) -> int:
+        """Note in the consumer's transaction that every message up to a business time was handled."""
+        return await db_outbox.acknowledge_until(session, topic, as_of, self._clock.now())
+
     async def prune_outbox(self, topic: str, acked_before: datetime, limit: int = 10_000) -> int:
         """Delete messages acknowledged before a time; return how many."""
         async with self.get_session() as session:
             return await db_outbox.prune(session, topic, acked_before, limit)
 
     # --- any rows -----------------------------------------------------------------------------------------------
+
+    async def read_rows(
+        self, session: AsyncSession, row_class: type[Base], tail: str, parameters: Sequence[Any] = ()
+    ) -> list[dict[str, Any]]:
+        """Return rows as dicts of all columns; `tail` is plain SQL after FROM with `?` for each parameter."""
+        return await db_rows.read_rows(session, row_class, tail, parameters)
 
     async def insert_rows(
         self, session: AsyncSession, row_class: type[Base], rows: Sequence[Row], *, ignore_conflicts: bool = False

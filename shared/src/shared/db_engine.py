@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -171,10 +171,9 @@ class _SqliteLanes:
     def committed(self) -> None:
         """Keep the log short: writing it back waits for the disk, so another thread does it, every so many commits."""
         self._commits += 1
-        path = self._target.path
-        if self._commits % COMMITS_PER_CHECKPOINT == 0 and path is not None:
-            if self._checkpoint is None or self._checkpoint.done():
-                self._checkpoint = asyncio.create_task(_checkpoint(self._target))
+        is_due = self._commits % COMMITS_PER_CHECKPOINT == 0 and self._target.path is not None
+        if is_due and (self._checkpoint is None or self._checkpoint.done()):
+            self._checkpoint = asyncio.create_task(_checkpoint(self._target))
 
     async def close(self) -> None:
         if self._checkpoint is not None:
@@ -192,7 +191,8 @@ class _SqliteLanes:
             return driver
 
         lane = _Lane(driver, create_async_engine(self._target.url, poolclass=StaticPool, async_creator=opened))
-        self._lanes.append(lane)
+        async with lane.engine.connect():  # its first look at a connection ends in a rollback: nothing is lost by it yet
+            self._lanes.append(lane)
         return lane
 
 

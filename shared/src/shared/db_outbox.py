@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 import msgspec
-from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared.db_rows import Conflict, Row, write_rows
+from shared.db_rows import Conflict, Row, dialect_of, driver_values, read_rows, write_rows
+from shared.db_session import change, fetch, numbered
 from shared.sa_models import CursorRow, OutboxRow
 
 KEYS_PER_STATEMENT_MAX = 500
@@ -48,48 +50,48 @@ async def append(session: AsyncSession, rows: Sequence[Row], created_at: datetim
 
 async def pending(session: AsyncSession, topic: str, limit: int, after_id: int = 0) -> list[OutboxMessage]:
     """Return messages of `topic` that nobody acknowledged, oldest first."""
-    row = OutboxRow
-    statement = (
-        select(row.id, row.topic, row.key, row.payload, row.as_of, row.created_at, row.sent_at)
-        .where(row.topic == topic, row.acked_at.is_(None), row.id > after_id)
-        .order_by(row.id)
-        .limit(limit)
-    )
-    return [OutboxMessage(**each) for each in (await session.execute(statement)).mappings()]
+    tail = "WHERE topic = ? AND acked_at IS NULL AND id > ? ORDER BY id LIMIT ?"
+    rows = await read_rows(session, OutboxRow, tail, (topic, after_id, limit))
+    return [OutboxMessage(**{name: row[name] for name in OutboxMessage.__struct_fields__}) for row in rows]
 
 
 async def mark_sent(session: AsyncSession, ids: Sequence[int], sent_at: datetime) -> int:
     """Note that messages went to the bus; they stay pending until they are acknowledged."""
-    changed = 0
-    for part in _parts(ids):
-        done = await session.execute(update(OutboxRow).where(OutboxRow.id.in_(part)).values(sent_at=sent_at))
-        changed += done.rowcount  # type: ignore[attr-defined]
-    return changed
+    each = "IN (SELECT value FROM json_each(?))" if dialect_of(session) == "sqlite" else "= ANY(?::bigint[])"
+    statement = f"UPDATE outbox SET sent_at = ? WHERE id {each}"
+    return await _change_each(session, statement, (sent_at,), ids)
 
 
 async def acknowledge(session: AsyncSession, topic: str, keys: Sequence[str], acked_at: datetime) -> int:
     """Note that messages were handled; a second time changes nothing."""
-    changed = 0
-    for part in _parts(keys):
-        row = OutboxRow
-        statement = update(row).where(row.topic == topic, row.key.in_(part), row.acked_at.is_(None))
-        done = await session.execute(statement.values(acked_at=acked_at))
-        changed += done.rowcount  # type: ignore[attr-defined]
-    return changed
+    each = "IN (SELECT value FROM json_each(?))" if dialect_of(session) == "sqlite" else "= ANY(?::text[])"
+    statement = f"UPDATE outbox SET acked_at = ? WHERE topic = ? AND acked_at IS NULL AND key {each}"
+    return await _change_each(session, statement, (acked_at, topic), keys)
+
+
+async def acknowledge_until(session: AsyncSession, topic: str, as_of: datetime, acked_at: datetime) -> int:
+    """Note that every message up to a business time was handled."""
+    statement = "UPDATE outbox SET acked_at = ? WHERE topic = ? AND acked_at IS NULL AND as_of <= ?"
+    return await _change(session, statement, (acked_at, topic, as_of))
 
 
 async def prune(session: AsyncSession, topic: str, acked_before: datetime, limit: int) -> int:
     """Delete at most `limit` messages that were acknowledged before a time."""
-    row = OutboxRow
-    old = select(row.id).where(row.topic == topic, row.acked_at < acked_before).order_by(row.id).limit(limit)
-    done = await session.execute(delete(row).where(row.id.in_(old)).execution_options(synchronize_session=False))
-    return int(done.rowcount)  # type: ignore[attr-defined]
+    old = "SELECT id FROM outbox WHERE topic = ? AND acked_at < ? ORDER BY id LIMIT ?"
+    return await _change(session, f"DELETE FROM outbox WHERE id IN ({old})", (topic, acked_before, limit))
+
+
+async def read_cursor(session: AsyncSession, name: str) -> str | None:
+    """Return one cursor, None before it was ever set."""
+    rows = await fetch(session, numbered(dialect_of(session), "SELECT value FROM cursors WHERE name = ?"), (name,))
+    return rows[0][0] if rows else None
 
 
 async def read_cursors(session: AsyncSession, prefix: str = "") -> dict[str, str]:
     """Return the cursors whose name begins with `prefix`, sorted by name."""
-    statement = select(CursorRow.name, CursorRow.value).where(CursorRow.name.startswith(prefix, autoescape=True))
-    return dict(sorted((name, value) for name, value in await session.execute(statement)))
+    begins = "substr(name, 1, length(?)) = ?" if dialect_of(session) == "sqlite" else "left(name, length(?)) = ?"
+    statement = numbered(dialect_of(session), f"SELECT name, value FROM cursors WHERE {begins}")
+    return dict(sorted((name, value) for name, value in await fetch(session, statement, (prefix, prefix))))
 
 
 async def write_cursors(session: AsyncSession, values: Mapping[str, str | int]) -> None:
@@ -98,5 +100,16 @@ async def write_cursors(session: AsyncSession, values: Mapping[str, str | int]) 
     await write_rows(session, CursorRow, rows, conflict=Conflict.UPDATES)
 
 
-def _parts[T](items: Sequence[T]) -> list[Sequence[T]]:
-    return [items[start : start + KEYS_PER_STATEMENT_MAX] for start in range(0, len(items), KEYS_PER_STATEMENT_MAX)]
+async def _change(session: AsyncSession, statement: str, parameters: Sequence[Any]) -> int:
+    return await change(session, numbered(dialect_of(session), statement), tuple(driver_values(session, parameters)))
+
+
+async def _change_each(session: AsyncSession, statement: str, first: Sequence[Any], items: Sequence[Any]) -> int:
+    """Run a statement whose last parameter is a list, part by part; return how many rows it changed."""
+    changed = 0
+    for start in range(0, len(items), KEYS_PER_STATEMENT_MAX):
+        part: Any = list(items[start : start + KEYS_PER_STATEMENT_MAX])
+        changed += await _change(
+            session, statement, (*first, json.dumps(part) if dialect_of(session) == "sqlite" else part)
+        )
+    return changed

@@ -1,21 +1,23 @@
-"""Bulk writing of any row class in one statement, the same on both databases."""
+"""Rows of any class in plain SQL, the same on both databases: written in bulk, read whole."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import Table
+from sqlalchemy import Boolean, Table
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared.db_session import change, session_of
+from shared.db_session import change, fetch, numbered, session_of
 from shared.sa_models import Base
-from shared.sa_types import Money, UtcDateTime, money_to_text, utc_checked, utc_to_text
+from shared.sa_types import Money, UtcDateTime, money_from_numeric, money_to_text, utc_checked, utc_to_text
 
 type Row = Mapping[str, Any]
 
@@ -24,6 +26,14 @@ _CONVERSIONS: dict[tuple[str, type[Any]], Callable[[Any], Any]] = {
     ("sqlite", UtcDateTime): utc_to_text,
     ("postgresql", Money): money_to_text,  # the server reads text many times quicker than asyncpg packs a Decimal
     ("postgresql", UtcDateTime): utc_checked,
+}
+
+
+_READ_CONVERSIONS: dict[tuple[str, type[Any]], Callable[[Any], Any]] = {
+    ("sqlite", Money): Decimal,
+    ("sqlite", UtcDateTime): datetime.fromisoformat,
+    ("sqlite", Boolean): bool,
+    ("postgresql", Money): money_from_numeric,
 }
 
 
@@ -43,6 +53,36 @@ class InsertPlan:
     columns: tuple[str, ...]
     conversions: tuple[Callable[[Any], Any] | None, ...]
     key: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SelectPlan:
+    """One SELECT of all columns: its text, and what turns the driver's values into ours."""
+
+    statement: str
+    columns: tuple[str, ...]
+    conversions: tuple[Callable[[Any], Any] | None, ...]
+
+
+async def read_rows(
+    session: AsyncSession, row_class: type[Base], tail: str, parameters: Sequence[Any] = ()
+) -> list[dict[str, Any]]:
+    """Return rows as dicts of all columns; `tail` is what follows FROM, with `?` for each parameter."""
+    plan = _select_plan(dialect_of(session), row_class, tail)
+    return [
+        {
+            name: value if convert is None or value is None else convert(value)
+            for name, convert, value in zip(plan.columns, plan.conversions, row, strict=True)
+        }
+        for row in await fetch(session, plan.statement, driver_values(session, parameters))
+    ]
+
+
+def driver_values(session: AsyncSession, parameters: Sequence[Any]) -> list[Any]:
+    """Return the parameters of plain SQL as the driver takes them."""
+    if dialect_of(session) != "sqlite":
+        return list(parameters)
+    return [utc_to_text(value) if isinstance(value, datetime) else value for value in parameters]
 
 
 async def insert_rows(
@@ -141,6 +181,18 @@ def _plan(dialect: str, row_class: type[Base], columns: tuple[str, ...], conflic
         columns=columns,
         conversions=tuple(_CONVERSIONS.get((dialect, type(table.columns[name].type))) for name in columns),
         key=key,
+    )
+
+
+@lru_cache(maxsize=512)
+def _select_plan(dialect: str, row_class: type[Base], tail: str) -> SelectPlan:
+    table = _table_of(row_class)
+    columns = tuple(column.name for column in table.columns)
+    names = ", ".join(f'"{name}"' for name in columns)
+    return SelectPlan(
+        statement=numbered(dialect, f'SELECT {names} FROM "{table.name}" {tail}'),
+        columns=columns,
+        conversions=tuple(_READ_CONVERSIONS.get((dialect, type(table.columns[name].type))) for name in columns),
     )
 
 

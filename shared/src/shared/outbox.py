@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import func, select
 
 from shared.broker_port import Broker
 from shared.clock import Clock, SystemClock, seeded_random
 from shared.db import Database
+from shared.db_rows import dialect_of, driver_values
+from shared.db_session import fetch, numbered
 from shared.errors import BrokerError, DatabaseUnavailable
 from shared.sa_models import OutboxRow
 
@@ -131,16 +133,18 @@ class OutboxRelay:
         return removed
 
     async def _due(self, topic: str, before: datetime, after_id: int) -> list[tuple[int, str]]:
-        row = OutboxRow
+        """Return rows that never went out, also those whose consumer read the table first, and unacked old ones.
+
+        Rows up to `_sent_until` are known to have gone out once; one among them that did not is caught while unacked.
+        """
         statement = (
-            select(row.id, row.payload)
-            .where(row.topic == topic, row.id > after_id)
-            .where(or_(_never_sent(self._sent_until.get(topic, 0)), and_(row.acked_at.is_(None), row.sent_at < before)))
-            .order_by(row.id)
-            .limit(self.limits.batch_max)
+            "SELECT id, payload FROM outbox WHERE topic = ? AND id > ? AND ((sent_at IS NULL AND (id > ? OR "
+            "acked_at IS NULL)) OR (acked_at IS NULL AND sent_at < ?)) ORDER BY id LIMIT ?"
         )
+        values = (topic, after_id, self._sent_until.get(topic, 0), before, self.limits.batch_max)
         async with self._database.read() as session:
-            return [(row_id, payload) for row_id, payload in await session.execute(statement)]
+            rows = await fetch(session, numbered(dialect_of(session), statement), driver_values(session, values))
+            return [(row_id, payload) for row_id, payload in rows]
 
     async def _count(self) -> int:
         statement = select(func.count()).select_from(OutboxRow).where(OutboxRow.topic.in_(self._topics))
@@ -188,12 +192,3 @@ class OutboxRelay:
         finally:
             for task in tasks:
                 task.cancel()
-
-
-def _never_sent(sent_until: int) -> ColumnElement[bool]:
-    """Return the rows that nobody on the bus has heard of, those included whose consumer read the table first.
-
-    Rows up to `sent_until` are known to have gone out once; one among them that did not is caught while it is unacked.
-    """
-    row = OutboxRow
-    return and_(row.sent_at.is_(None), or_(row.id > sent_until, row.acked_at.is_(None)))

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.stdlib import BoundLogger
 
@@ -23,7 +22,7 @@ from shared.door_bell import DoorBell
 from shared.errors import MalformedMessage
 from shared.events import SIGNAL_STREAM, WATERMARK_STREAM, SignalEvent
 from shared.metrics import ServiceMetrics
-from shared.models import Candle, OrderSide, Signal, from_milliseconds
+from shared.models import Candle, OrderSide, Signal
 from shared.sa_models import SignalRow
 
 GROUP = "order-executor"
@@ -120,8 +119,7 @@ class ExecutorLoop:
     async def _next(self) -> Due | None:
         before = self._reader.watermark
         async with self._database.read() as session:
-            stored = (await self._database.read_cursors("engine/watermark", session)).get("engine/watermark")
-            engine = from_milliseconds(int(stored)) if stored is not None else None
+            engine = await self._database.read_moment("engine/watermark", session)
             if not self.executor.config.is_deterministic:
                 candles, whole = await self._reader.page(session, None)
                 horizon = self._live_horizon(candles, whole, engine)
@@ -178,8 +176,8 @@ class ExecutorLoop:
                 return data
         self._metrics.error("MalformedMessage")
         self._log.error("signal.unreadable", key=row.key)
-        stored = (await session.execute(select(SignalRow.__table__).where(SignalRow.id == row.key))).mappings().first()
-        return Signal(**{**stored, "side": OrderSide(stored["side"])}) if stored is not None else None
+        stored = await self._database.read_rows(session, SignalRow, "WHERE id = ?", (row.key,))
+        return Signal(**{**stored[0], "side": OrderSide(stored[0]["side"])}) if stored else None
 
 
 def plan_steps(candles: Sequence[Candle], signals: Sequence[Signal], handled_until: datetime | None) -> list[Step]:

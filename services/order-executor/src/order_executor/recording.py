@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from order_executor.records import Records
 from shared.db import Conflict, Database
+from shared.db_rows import read_rows
 from shared.sa_models import DecisionRow, LedgerRow, OrderRow, TradeRow
 
 KEYS_PER_QUERY_MAX = 500
@@ -33,6 +33,7 @@ async def decided_ids(session: AsyncSession, signal_ids: Sequence[str]) -> set[s
     known: set[str] = set()
     for start in range(0, len(signal_ids), KEYS_PER_QUERY_MAX):
         page = signal_ids[start : start + KEYS_PER_QUERY_MAX]
-        rows = await session.execute(select(DecisionRow.signal_id).where(DecisionRow.signal_id.in_(page)))
-        known.update(rows.scalars())
+        places = ", ".join("?" * len(page))
+        rows = await read_rows(session, DecisionRow, f"WHERE signal_id IN ({places})", page)
+        known.update(row["signal_id"] for row in rows)
     return known

@@ -16,6 +16,7 @@ from order_executor.records import account_row
 from order_executor.sub_accounts import SubAccounts, follow_list
 from shared.db import Database
 from shared.db_orders import fill_of, order_of
+from shared.db_rows import read_rows
 from shared.domain.account import AccountFigures
 from shared.domain.allocation import allocated_cash
 from shared.domain.book import Book
@@ -78,9 +79,10 @@ async def _open_account(database: Database, session: AsyncSession, config: Execu
 
 async def read_control(session: AsyncSession) -> ControlOrder:
     """Return what the kill switch says now; never set means ACTIVE."""
-    columns = select(ControlRow.state, ControlRow.reason, ControlRow.set_by)
-    row = (await session.execute(columns.where(ControlRow.account == ACCOUNT))).one_or_none()
-    return ControlOrder() if row is None else ControlOrder(ControlState(row.state), row.reason, row.set_by)
+    rows = await read_rows(session, ControlRow, "WHERE account = ?", (ACCOUNT,))
+    if not rows:
+        return ControlOrder()
+    return ControlOrder(ControlState(rows[0]["state"]), rows[0]["reason"], rows[0]["set_by"])
 
 
 async def _restore(

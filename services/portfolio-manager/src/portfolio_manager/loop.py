@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.stdlib import BoundLogger
 
@@ -26,9 +26,9 @@ from shared.domain.rounding import ZERO
 from shared.door_bell import DoorBell
 from shared.events import ORDER_STREAM, WATERMARK_STREAM
 from shared.metrics import ServiceMetrics
-from shared.models import TIMEFRAME_DELTA, Candle, Fill, from_milliseconds, to_milliseconds
+from shared.models import TIMEFRAME_DELTA, Candle, Fill, to_milliseconds
 from shared.notifier import TelegramNotifier
-from shared.sa_models import AccountRow, ControlRow, OutboxRow, PortfolioSnapshotRow, TradeRow
+from shared.sa_models import AccountRow, ControlRow, PortfolioSnapshotRow, TradeRow
 
 GROUP = "portfolio-manager"
 ACCOUNT = "paper"
@@ -90,7 +90,7 @@ class PortfolioLoop:
         async with self._database.read() as session:
             tracker = PortfolioTracker(await _balance(session))
             if until is not None:
-                for fill in await _fills(session, tracker.last_sequence, until):
+                for fill in await self._fills(session, tracker.last_sequence, until):
                     tracker.apply_fill(fill)
                 for close_time, symbol, timeframe in last:
                     for candle in await self._candle_of(session, symbol, timeframe, close_time):
@@ -110,13 +110,12 @@ class PortfolioLoop:
             await self.load()
         before = self._reader.watermark
         async with self._database.read() as session:
-            stored = (await self._database.read_cursors("executor/watermark", session)).get("executor/watermark")
-            executor = from_milliseconds(int(stored)) if stored is not None else None
+            executor = await self._database.read_moment("executor/watermark", session)
             if executor is None or (before is not None and executor <= before):
                 return False
             candles, horizon = await self._reader.page(session, executor)
             assert horizon is not None, "portfolio: a page with a bound reaches a close time"
-            fills = await _fills(session, self.tracker.last_sequence, horizon)
+            fills = await self._fills(session, self.tracker.last_sequence, horizon)
             if before is None:
                 self.tracker.initial_balance = await _balance(session)
         try:
@@ -138,12 +137,7 @@ class PortfolioLoop:
         async with self._database.get_session() as session:
             rows = [_snapshot_row(*each) for each in folded.snapshots]
             await self._database.write_rows(session, PortfolioSnapshotRow, rows, conflict=Conflict.IGNORED)
-            handled = update(OutboxRow).where(
-                OutboxRow.topic == ORDER_STREAM, OutboxRow.acked_at.is_(None), OutboxRow.as_of <= horizon
-            )
-            await session.execute(
-                handled.values(acked_at=self._clock.now()).execution_options(synchronize_session=False)
-            )
+            await self._database.ack_outbox_until(session, ORDER_STREAM, horizon)
             await self._database.write_cursors(session, cursors)
         self._reader.advance(candles, horizon)
 
@@ -164,6 +158,12 @@ class PortfolioLoop:
         """Return when each stream's last candle closed, in the order in which they set marks: the newest close wins."""
         opened = ((stream, self._reader.open_time(stream)) for stream in self._reader.streams)
         return sorted((moment + TIMEFRAME_DELTA[stream[1]], *stream) for stream, moment in opened if moment is not None)
+
+    async def _fills(self, session: AsyncSession, after_sequence: int, until: datetime) -> list[Fill]:
+        tail = "WHERE sequence > ? AND as_of <= ? ORDER BY sequence"
+        return [
+            fill_of(row) for row in await self._database.read_rows(session, TradeRow, tail, (after_sequence, until))
+        ]
 
     async def _candle_of(
         self, session: AsyncSession, symbol: str, timeframe: str, close_time: datetime
@@ -198,16 +198,6 @@ async def _balance(session: AsyncSession) -> Decimal:
     """Return what the account opened with; 0 before the executor has opened it."""
     stored = await session.scalar(select(AccountRow.initial_balance).where(AccountRow.account == ACCOUNT))
     return stored if stored is not None else ZERO
-
-
-async def _fills(session: AsyncSession, after_sequence: int, until: datetime) -> list[Fill]:
-    query = (
-        select(TradeRow.__table__)
-        .where(TradeRow.sequence > after_sequence, TradeRow.as_of <= until)
-        .order_by(TradeRow.sequence)
-    )
-    rows = (await session.execute(query)).mappings()
-    return [fill_of(dict(row)) for row in rows]
 
 
 def _snapshot_row(snapshot_at: datetime, totals: PortfolioTotals) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from shared.db import Conflict, Database
 from shared.door_bell import DoorBell
 from shared.events import SIGNAL_STREAM, candle_stream
 from shared.metrics import ServiceMetrics
-from shared.models import Candle, Signal, from_milliseconds
+from shared.models import Candle, Signal
 from shared.sa_models import SignalRow, StrategyStateRow
 from shared.strategy import CompiledStrategy
 from strategy_engine.checkpoints import checkpoint_rows, restore_runners
@@ -114,8 +114,7 @@ class EngineLoop:
         until: datetime | None = None
         async with self._database.read() as session:
             if self._config.is_deterministic:
-                stored = (await self._database.read_cursors("collector/watermark", session)).get("collector/watermark")
-                until = from_milliseconds(int(stored)) if stored is not None else None
+                until = await self._database.read_moment("collector/watermark", session)
                 before = self._reader.watermark
                 if until is None or (before is not None and until <= before):
                     return [], before
