@@ -13,15 +13,13 @@ from typing import Any
 import click
 
 from backtester.data import DATABASE_SOURCE
-from backtester.option_types import NumberType, ParameterType, SizingType, TimeType
-from backtester.options import BacktestOptions
+from backtester.option_types import NumberType, ParameterType, TimeType
 from backtester.reporter import export_csv, export_json, format_report
 from backtester.result import BacktestResult
 from backtester.run import ENGINES, BacktestRequest, run_backtest
+from backtester.trading_options import TRADING_OPTIONS, trading_options
 from shared.config import Settings, load_settings
-from shared.domain.fees import FeeAsset
 from shared.errors import ConfigError
-from shared.instances import account_limits
 
 DATABASE_FILE = "trading.db"
 STANDARD_OUTPUT = "-"
@@ -45,40 +43,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--timeframe", default="1m", show_default=True, help="of the candles"),
     click.option("--param", "params", multiple=True, type=ParameterType(), help="of the strategy; may be repeated"),
     click.option("--initial-balance", default="10000", show_default=True, type=NumberType(), help="quote money"),
-    click.option("--fee", default="0.001", show_default=True, type=NumberType(), help="fraction of the notional"),
-    click.option(
-        "--fee-asset", default="quote", show_default=True, type=click.Choice([asset.value for asset in FeeAsset])
-    ),
-    click.option("--slippage-bps", default="2", show_default=True, type=NumberType(), help="against us, each fill"),
-    click.option("--fill", default="next-open", show_default=True, type=click.Choice(["next-open", "close"])),
-    click.option(
-        "--gap",
-        default="refuse",
-        show_default=True,
-        type=click.Choice(["refuse", "fill"]),
-        help="a BUY whose next open comes too late",
-    ),
-    click.option(
-        "--sizing",
-        default="fixed",
-        show_default=True,
-        type=SizingType(),
-        help="fixed, quote:N, equity_fraction:F or risk:P",
-    ),
-    click.option(
-        "--max-entries", type=click.IntRange(min=0), help="open entries; 0 unlimited [default: the strategy's]"
-    ),
-    click.option("--stop-loss-pct", default="0", type=NumberType(), help="below the average entry; 0 off"),
-    click.option("--take-profit-pct", default="0", type=NumberType(), help="above the average entry; 0 off"),
-    click.option("--trailing-pct", default="0", type=NumberType(), help="below the best price since entry; 0 off"),
-    click.option(
-        "--risk",
-        default="off",
-        show_default=True,
-        type=click.Choice(["off", "live"]),
-        help="the account limits of `up`",
-    ),
-    click.option("--close-at-end", is_flag=True, help="sell what is held at the last close"),
+    *TRADING_OPTIONS,
     click.option("--instrument", default="free", show_default=True, help="venue rules: free, known or a file"),
     click.option("--engine", default="auto", show_default=True, type=click.Choice(ENGINES)),
     click.option(
@@ -136,21 +101,11 @@ def _request(given: dict[str, Any], settings: Settings, words: str) -> BacktestR
     return BacktestRequest(
         **{name: given[name] for name in own},
         params=_params(given["params"]),
-        options=_trading_options(given, settings),
+        options=trading_options(given, settings),
         strategies_dir=Path(settings.strategies_dir) if settings.strategies_dir else None,
         database_url=_database_url(given, settings) if given["data"] == DATABASE_SOURCE else None,
         trials=settings.state if given["trials"] else None,
         command=words,
-    )
-
-
-def _trading_options(given: dict[str, Any], settings: Settings) -> BacktestOptions:
-    same = ("fee", "slippage_bps", "fill", "gap", "sizing", "max_entries", "close_at_end")
-    exits = ("stop_loss_pct", "take_profit_pct", "trailing_pct")
-    return BacktestOptions(
-        **{name: given[name] for name in (*same, *exits)},
-        fee_asset=FeeAsset(given["fee_asset"]),
-        limits=account_limits(settings) if given["risk"] == "live" else None,
     )
 
 

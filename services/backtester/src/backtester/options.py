@@ -13,24 +13,33 @@ from shared.domain.matching import signal_age_max
 from shared.domain.risk import Limits
 from shared.domain.rounding import ZERO, Instrument
 from shared.domain.sizing import Sizing, SizingRule, parse_sizing
+from shared.domain.slippage import ImpactModel
 from shared.errors import ConfigError
 from shared.models import InstanceKey, to_decimal
 from shared.strategy import BaseStrategy
 
 FIXED = Sizing(SizingRule.FIXED)
 _NUMBERS = ("fee", "slippage_bps", "stop_loss_pct", "take_profit_pct", "trailing_pct")
+_NUMBERS_OR_NONE = ("fee_maker", "half_spread_bps", "impact_bps")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BacktestOptions:
     """Costs, fills, sizing, exits and limits; percents are of the average entry, 0 = off.
 
-    `max_entries` None is the strategy's own. `limits` None switches account limits off.
+    `fee` is the taker's; `fee_maker`, paid by take-profits, is the same where it is None. `half_spread_bps` and
+    `impact_bps` (`shared.domain.slippage`) price by size and go with a `slippage_bps` of 0. `partial_cash` cuts a BUY
+    that cash does not cover to what it covers. `max_entries` None is the strategy's own. `limits` None switches
+    account limits off.
     """
 
     fee: Decimal = Decimal("0.001")
+    fee_maker: Decimal | None = None
     fee_asset: FeeAsset = FeeAsset.QUOTE
     slippage_bps: Decimal = Decimal(2)
+    half_spread_bps: Decimal | None = None
+    impact_bps: Decimal | None = None
+    partial_cash: bool = False
     fill: Literal["next-open", "close"] = "next-open"
     gap: Literal["refuse", "fill"] = "refuse"
     sizing: Sizing = FIXED
@@ -48,12 +57,19 @@ class BacktestOptions:
         """Take numbers and words as they are written; refuse what no run can mean, naming the option."""
         for name in _NUMBERS:
             object.__setattr__(self, name, self._number(name))
+        for name in _NUMBERS_OR_NONE:
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, self._number(name))
         try:
             object.__setattr__(self, "fee_asset", FeeAsset(self.fee_asset))
             if isinstance(self.sizing, str):
                 object.__setattr__(self, "sizing", parse_sizing(self.sizing))
         except ValueError as error:
             raise ConfigError(str(error)) from None
+        self._check_ranges()
+        self.book_rules()  # a fee or an impact that cannot be is refused here
+
+    def _check_ranges(self) -> None:
         if not 0 <= self.slippage_bps < 10_000:
             raise ConfigError(f"slippage_bps: must be at least 0 and below 10000, was {self.slippage_bps}")
         for name in ("stop_loss_pct", "trailing_pct"):
@@ -67,7 +83,6 @@ class BacktestOptions:
             raise ConfigError(f"max_entries: must be 0 (unlimited) or more, was {self.max_entries}")
         if self.sizing.rule is SizingRule.RISK and self.stop_loss_pct == 0:
             raise ConfigError("sizing risk: needs a stop; set --stop-loss-pct above 0")
-        self.book_rules()  # a fee that cannot be is refused here
 
     def _number(self, name: str) -> Decimal:
         value = getattr(self, name)
@@ -79,15 +94,32 @@ class BacktestOptions:
             raise ConfigError(f"{name}: must be a finite number, was {value}")
         return number
 
+    @property
+    def impact(self) -> ImpactModel | None:
+        """Return the slippage by size, or None where it is flat."""
+        if self.half_spread_bps is None and self.impact_bps is None:
+            return None
+        if self.slippage_bps:
+            raise ConfigError(
+                f"slippage_bps {self.slippage_bps}: half_spread_bps and impact_bps stand in its place; give either"
+            )
+        try:
+            return ImpactModel(half_spread_bps=self.half_spread_bps or ZERO, impact_bps=self.impact_bps or ZERO)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+
     def book_rules(self) -> BookRules:
         """Return what holds for the whole account."""
         try:
-            fees = FeeSchedule(maker=self.fee, taker=self.fee, asset=self.fee_asset)
+            maker = self.fee if self.fee_maker is None else self.fee_maker
+            fees = FeeSchedule(maker=maker, taker=self.fee, asset=self.fee_asset)
         except ValueError as error:
             raise ConfigError(f"fee: {error}") from None
         return BookRules(
             fees=fees,
             slippage_bps=self.slippage_bps,
+            impact=self.impact,
+            partial_cash=self.partial_cash,
             gap_refuses=self.gap == "refuse",
             limits=self.limits,
             venue="backtest",
