@@ -17,13 +17,14 @@ from portfolio_manager.loop import PortfolioLoop
 from portfolio_manager.main import build_portfolio
 from shared.broker import Broker
 from shared.clock import Clock, SystemClock
-from shared.config import Settings
+from shared.config import SERVICE_PORTS, Settings
 from shared.db import Database
 from shared.embedded_bus import EmbeddedBus
 from shared.events import ORDER_STREAM, SIGNAL_STREAM
 from shared.healthcheck import HealthCheckServer
 from shared.instances import RunPlan, plan_run
 from shared.metrics import ServiceMetrics
+from shared.observation import Observer, Sights, observing
 from shared.outbox import OutboxLimits, OutboxRelay
 from shared.service import open_notifier, supervise
 from shared.standalone import ServiceParts, open_broker, open_health
@@ -127,8 +128,25 @@ async def open_platform(settings: Settings, *, redis_url: str = "", db_url: str 
             health.register_check(name, check)
         await health.start()
         stack.push_async_callback(health.stop)
+        await stack.enter_async_context(observing(*_observers(settings, common)))
         await platform.engine.prepare()
         yield platform
+
+
+def _observers(settings: Settings, common: ServiceParts) -> list[Observer]:
+    """Return one observer for each service, and one for what they share."""
+    database, broker, clock, notifier = common.database, common.broker, common.clock, common.notifier
+    shared = Sights(
+        database=database,
+        broker=broker,
+        clock=clock,
+        health=common.health,
+        notifier=notifier,
+        outsides=[notifier.outside],
+    )
+    own = Sights(database=database, broker=broker, clock=clock)
+    each = [Observer(name, settings, ServiceMetrics(name, clock=clock), own) for name in SERVICE_PORTS]
+    return [Observer("up", settings, common.metrics, shared), *each]
 
 
 async def _build(settings: Settings, plan: RunPlan, common: ServiceParts, bus: EmbeddedBus | None) -> Platform:

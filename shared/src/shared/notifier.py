@@ -29,8 +29,9 @@ _LOG: Final = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class NotifierLimits:
-    """How much, how fast and for how long."""
+    """What is sent, how much of it, how fast and for how long."""
 
+    topics: Collection[str] = TELEGRAM_TOPICS
     queue_max: int = 1000
     message_gap_seconds: float = 1.0
     group_messages_per_minute_max: int = 20
@@ -54,7 +55,7 @@ class TelegramNotifier:
 
     No method raises and none waits for the network: each returns whether the message was taken into the queue.
     When the queue is full the oldest message makes room and is counted in `dropped_count`. Without token or chat,
-    or with `enabled` false, nothing is ever taken; `topics` says which kinds of message are (`send` always is).
+    or with `enabled` false, nothing is ever taken; the limits' `topics` say which kinds of message are (`send` always is).
     """
 
     def __init__(
@@ -67,7 +68,6 @@ class TelegramNotifier:
         limits: NotifierLimits | None = None,
         clock: Clock | None = None,
         rng: UniformSource | None = None,
-        topics: Collection[str] = TELEGRAM_TOPICS,
         on_outcome: Callable[[str], object] | None = None,
     ) -> None:
         self.limits = limits or NotifierLimits()
@@ -78,7 +78,7 @@ class TelegramNotifier:
         self._url = f"{base_url.rstrip('/')}/bot{self._token}/sendMessage"
         self._redactor = Redactor([self._token])
         self._clock = clock or SystemClock()
-        self._topics = frozenset(topics)
+        self._topics = frozenset(self.limits.topics)
         self._on_outcome = on_outcome
         self._queue: deque[_Message] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None

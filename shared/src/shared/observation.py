@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import func, select
-from structlog.stdlib import BoundLogger
 
 from shared.broker_port import DEAD_LETTER_STREAM, Broker
 from shared.candle_reader import stream_of
@@ -60,7 +59,6 @@ class Sights:
     database: Database
     broker: Broker
     clock: Clock
-    log: BoundLogger
     health: HealthCheckServer | None = None
     notifier: TelegramNotifier | None = None
     outsides: Sequence[Outside] = ()

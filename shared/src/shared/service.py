@@ -73,7 +73,7 @@ async def _run(
     stop = asyncio.Event()
     signals.attach(asyncio.get_running_loop(), stop)
     log.info("started", mode=settings.trading_mode, pid=os.getpid())
-    task = asyncio.ensure_future(serve(settings, stop))
+    task = asyncio.ensure_future(_serve_resolved(serve, settings, stop))
     stopped = asyncio.create_task(stop.wait())
     await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
@@ -87,6 +87,15 @@ async def _run(
         await asyncio.wait({task}, timeout=1.0)
         return EXIT_FAILED
     return _exit_code(name, task, log, policy.interrupted_exit_code if signals.received == "SIGINT" else EXIT_DONE)
+
+
+async def _serve_resolved(serve: Serve, settings: Settings, stop: asyncio.Event) -> int | None:
+    """Serve once every symbol is BASE/QUOTE; a name of the venue's own is looked up there."""
+    if any("/" not in symbol for symbol in settings.symbols):
+        from shared.venue_symbols import resolve_symbols  # no other start needs a venue's client
+
+        settings = await resolve_symbols(settings, SystemClock())
+    return await serve(settings, stop)
 
 
 def _exit_code(name: str, task: asyncio.Future[int | None], log: BoundLogger, code_of_signal: int) -> int:
@@ -151,6 +160,7 @@ async def open_notifier(
         enabled=settings.telegram_enabled,
         base_url=settings.telegram_api_url or "https://api.telegram.org",
         limits=NotifierLimits(
+            topics=settings.telegram_topics,
             queue_max=settings.telegram_queue_max,
             attempts_max=settings.retry_attempts_max,
             delay_seconds_max=settings.retry_delay_max,

@@ -23,6 +23,7 @@ from shared.healthcheck import HealthCheckServer
 from shared.lease import FencedDatabase, Lease
 from shared.metrics import ServiceMetrics
 from shared.notifier import TelegramNotifier
+from shared.observation import Observer, Sights, observing
 from shared.resilience import retry_with_backoff
 from shared.service import open_notifier, running_metrics
 
@@ -132,6 +133,10 @@ async def open_parts(settings: Settings, service: str) -> AsyncIterator[Opened]:
         stack.push_async_callback(health.stop)
         notifier = await stack.enter_async_context(open_notifier(settings, service, metrics))
         stack.enter_context(running_metrics(metrics))
+        sights = Sights(
+            database=database, broker=broker, clock=clock, health=health, notifier=notifier, outsides=[notifier.outside]
+        )
+        await stack.enter_async_context(observing(Observer(service, settings, metrics, sights)))
         parts = ServiceParts(database, broker, notifier, health, metrics, clock, log)
         yield Opened(parts, database, broker)
 

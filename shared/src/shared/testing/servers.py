@@ -63,14 +63,22 @@ def valkey_program() -> Path:
     )
 
 
+def free_port() -> int:
+    """Return a TCP port of this machine that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
 @contextmanager
-def postgres_server() -> Iterator[str]:
-    """Run a PostgreSQL server and give the URL of its first database."""
+def postgres_server(
+    *, user: str = "postgres", password: str = POSTGRES_PASSWORD, tcp_port: int | None = None
+) -> Iterator[str]:
+    """Run a PostgreSQL server on a socket, or on a port of this machine, and give the URL of its first database."""
     programs = postgres_programs()
     with _folder("pg") as root:
         identity = _other_identity(root)
         data, secret = root / "data", root / "password"
-        secret.write_text(POSTGRES_PASSWORD)
+        secret.write_text(password)
         secret.chmod(0o644)  # the folder is closed already
         become = _child_setup(identity)
         environment = {**os.environ, "LC_ALL": "C.UTF-8", "TZ": "UTC"}
@@ -79,7 +87,7 @@ def postgres_server() -> Iterator[str]:
             "-D",
             data,
             "-U",
-            "postgres",
+            user,
             "-A",
             "password",
             f"--pwfile={secret}",
@@ -89,6 +97,8 @@ def postgres_server() -> Iterator[str]:
         if done.returncode:
             raise RuntimeError(f"initdb failed: {done.stderr.decode()}")
         settings = {"listen_addresses": "", "unix_socket_directories": root, "max_connections": 60}
+        if tcp_port is not None:
+            settings |= {"listen_addresses": "127.0.0.1", "port": tcp_port}
         settings |= dict.fromkeys(("fsync", "synchronous_commit", "full_page_writes"), "off")
         command = [programs / "postgres", "-D", data, *(f"--{name}={value}" for name, value in settings.items())]
         with _process(command, become, root / "log", environment, signal.SIGQUIT) as process:  # nobody needs its data
@@ -96,18 +106,21 @@ def postgres_server() -> Iterator[str]:
             _wait_until(
                 process, root / "log", lambda: pid_file.exists() and pid_file.read_text().rstrip().endswith("ready")
             )
-            yield f"postgresql://postgres:{quote(POSTGRES_PASSWORD, safe='')}@/postgres?host={root}"
+            who = f"{user}:{quote(password, safe='')}"
+            at = f"@/postgres?host={root}" if tcp_port is None else f"@127.0.0.1:{tcp_port}/postgres"
+            yield f"postgresql://{who}{at}"
 
 
 @contextmanager
-def redis_like_server(program: Path) -> Iterator[str]:
-    """Run a Redis or Valkey server without persistence on a unix socket and give its URL."""
+def redis_like_server(program: Path, *, tcp_port: int = 0) -> Iterator[str]:
+    """Run a Redis or Valkey server without persistence and give its URL: a unix socket, or a port of this machine."""
     with _folder("rd") as root:
         path = root / "s"
-        command = [program, "--port", "0", "--unixsocket", path, "--save", "", "--appendonly", "no", "--dir", root]
+        where = ["--port", str(tcp_port), "--bind", "127.0.0.1", "--unixsocket", path]
+        command = [program, *where, "--save", "", "--appendonly", "no", "--dir", root]
         with _process(command, _child_setup(None), root / "log", dict(os.environ), signal.SIGTERM) as process:
             _wait_until(process, root / "log", lambda: _answers_ping(path))
-            yield f"unix://{path}"
+            yield f"redis://127.0.0.1:{tcp_port}/0" if tcp_port else f"unix://{path}"
 
 
 def _first_program(candidates: list[Path], name: str, wheel: str) -> Path:
