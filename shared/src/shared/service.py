@@ -92,6 +92,7 @@ async def _run(
 async def _serve_resolved(serve: Serve, settings: Settings, stop: asyncio.Event) -> int | None:
     """Serve once every symbol is BASE/QUOTE; a name of the venue's own is looked up there."""
     if any("/" not in symbol for symbol in settings.symbols):
+        from shared.clock import SystemClock
         from shared.venue_symbols import resolve_symbols  # no other start needs a venue's client
 
         settings = await resolve_symbols(settings, SystemClock())

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from structlog.stdlib import BoundLogger
 
-from data_collector.feeds.port import CandleGap, Feed, FeedBatch, ResumePoint, StreamKey
+from data_collector.feeds.port import CandleGap, FeedBatch, LiveFeed, MalformedCandle, ResumePoint, StreamKey
 from data_collector.gaps import find_gap
+from data_collector.validation import malformed, own_fault
 from shared.clock import Clock
 from shared.errors import TradingError
 from shared.models import TIMEFRAME_DELTA, Candle
@@ -19,6 +20,7 @@ from shared.models import TIMEFRAME_DELTA, Candle
 QUEUE_BATCHES_MAX = 64
 HISTORY_PAGES_MAX = 1_000
 CONFIRMATIONS = 2  # how often a venue must say "nothing there" before a hole is a fact
+SPOILED_MAX = 100
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -40,6 +42,7 @@ class _Stream:
     last: datetime | None
     held: deque[Candle]
     wanted_until: datetime | None = None
+    spoiled: deque[datetime] = field(default_factory=lambda: deque(maxlen=SPOILED_MAX))  # came, and was malformed
     task: asyncio.Task[None] | None = None
 
 
@@ -56,9 +59,10 @@ class ContiguousFeed:
     A candle that is ahead of its stream by more than one step is held (a bounded number of them; older ones come
     back with the history) while `history` is asked; other streams go on. An empty answer, twice, about a moment
     before a candle that has closed confirms the hole. An error is asked again, with growing pauses, for ever.
+    A candle that cannot be true is a hole like any other, but one that only a good candle mends: it is never confirmed.
     """
 
-    def __init__(self, feed: Feed, clock: Clock, log: BoundLogger, rules: BackfillRules | None = None) -> None:
+    def __init__(self, feed: LiveFeed, clock: Clock, log: BoundLogger, rules: BackfillRules | None = None) -> None:
         self._feed = feed
         self._clock = clock
         self._log = log
@@ -97,11 +101,29 @@ class ContiguousFeed:
             await self._queue.put(_End(error))
 
     async def _forward(self, batch: FeedBatch) -> None:
-        ready = [candle for candle in batch.candles if self._admit(candle)]
-        if ready or batch.opened or batch.malformed or batch.confirmed_gaps:
+        spoiled: list[MalformedCandle] = []
+        ready: list[Candle] = []
+        for candle in batch.candles:
+            fault = own_fault(candle)
+            if fault is not None:
+                spoiled.append(malformed(candle, fault))
+                self._replace(candle)
+            elif self._admit(candle):
+                ready.append(candle)
+        bad = (*batch.malformed, *spoiled)
+        if ready or batch.opened or bad or batch.confirmed_gaps:
             await self._queue.put(
-                FeedBatch(tuple(ready), None, batch.opened, batch.confirmed_gaps, batch.malformed, batch.reconnected)
+                FeedBatch(tuple(ready), None, batch.opened, batch.confirmed_gaps, bad, batch.reconnected)
             )
+
+    def _replace(self, candle: Candle) -> None:
+        """Ask the venue's history for a candle that came malformed."""
+        stream = StreamKey(candle.symbol, candle.timeframe)
+        state = self._streams.get(stream)
+        if state is not None:
+            state.spoiled.append(candle.open_time)
+            state.wanted_until = self._venue_now()
+            self._start(stream, state)
 
     def _admit(self, candle: Candle) -> bool:
         stream = StreamKey(candle.symbol, candle.timeframe)
@@ -119,8 +141,11 @@ class ContiguousFeed:
         self._start(stream, state)
         return False
 
+    def _venue_now(self) -> datetime:
+        return self._clock.now() + self._feed.clock_offset
+
     def _want_history(self) -> None:
-        now = self._clock.now()
+        now = self._venue_now()
         for stream, state in self._streams.items():
             state.wanted_until = now
             self._start(stream, state)
@@ -140,31 +165,33 @@ class ContiguousFeed:
             state.task = None
 
     async def _mend_once(self, stream: StreamKey, state: _Stream) -> None:
-        ordered: list[Candle] = []
-        gaps: list[CandleGap] = []
         wanted, state.wanted_until = state.wanted_until, None
-        for attempt in range(CONFIRMATIONS):
-            if attempt:
-                await self._clock.sleep(self._rules.confirm_seconds)
-            fetched = await self._fetch_until_answered(stream, state, wanted)
+        asked: Counter[tuple[datetime, datetime]] = Counter()
+        while True:
+            until, fetched = await self._fetch_until_answered(stream, state, wanted)
             ordered = _merge(fetched, state.held, state.last)
             gaps = _gaps_of(stream, state.last, ordered)
-            if not gaps:
+            asked.update((gap.start_time, gap.end_time) for gap in gaps if gap.end_time <= until)
+            if all(asked[gap.start_time, gap.end_time] >= CONFIRMATIONS for gap in gaps):
                 break
+            await self._clock.sleep(self._rules.confirm_seconds)
         state.held.clear()
+        facts = [gap for gap in gaps if not any(gap.start_time <= each < gap.end_time for each in state.spoiled)]
         size = self._rules.batch_candles_max
         for start in range(0, len(ordered), size):
             part = ordered[start : start + size]
             state.last = part[-1].open_time
-            inside = tuple(gap for gap in gaps if part[0].open_time <= gap.end_time <= part[-1].open_time)
+            inside = tuple(gap for gap in facts if part[0].open_time <= gap.end_time <= part[-1].open_time)
             await self._queue.put(FeedBatch(candles=tuple(part), confirmed_gaps=inside))
 
-    async def _fetch_until_answered(self, stream: StreamKey, state: _Stream, wanted: datetime | None) -> list[Candle]:
+    async def _fetch_until_answered(
+        self, stream: StreamKey, state: _Stream, wanted: datetime | None
+    ) -> tuple[datetime, list[Candle]]:
         pause = self._rules.retry_seconds
         while True:
             since, until = self._span(stream, state, wanted)
             try:
-                return await self._fetch(stream, since, until)
+                return until, await self._fetch(stream, since, until)
             except TradingError as error:
                 self._log.warning("backfill.failed", stream=str(stream), error=str(error), retry_seconds=pause)
             await self._clock.sleep(pause)

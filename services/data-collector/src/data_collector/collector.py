@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -14,7 +14,7 @@ from structlog.stdlib import BoundLogger
 from data_collector.ahead import FeedAhead
 from data_collector.backfill import BackfillRules, ContiguousFeed
 from data_collector.config import CollectorConfig
-from data_collector.feeds.port import CandleGap, Feed, FeedBatch, ResumePoint, StreamKey
+from data_collector.feeds.port import CandleGap, Feed, FeedBatch, LiveFeed, ResumePoint, StreamKey
 from data_collector.gaps import GapTracker
 from data_collector.storage import CandleStorage, StoreBatch
 from data_collector.validation import UNIT_FACTOR_MAX, CandleValidator, ValidationRules
@@ -33,7 +33,7 @@ FEED_CURSOR = "collector/feed"
 CANDLES_CURSOR = "collector/candles"
 RETRY_SECONDS = 1.0
 BUSY_SECONDS_MAX = 60.0
-CLOCK_SKEW = timedelta(seconds=2)  # how far our clock may lag behind the venue's before a candle seems unclosed
+CLOCK_SKEW = timedelta(seconds=2)  # how wrong we may be about the venue's clock before a candle seems unclosed
 LIVE_JUMP_FACTOR_MAX = Decimal("1.5")
 
 
@@ -70,7 +70,9 @@ class Collector:
             consumers=config.consumers,
             candles_max=config.feed_ahead_max,
         )
-        factor = UNIT_FACTOR_MAX if feed.deterministic else LIVE_JUMP_FACTOR_MAX
+        self._live = feed if isinstance(feed, LiveFeed) else None
+        self._heard_at: dict[StreamKey, float] = {}  # machine time: a market at speed has stamps of its own
+        factor = UNIT_FACTOR_MAX if self._live is None else LIVE_JUMP_FACTOR_MAX
         self._rules = ValidationRules(frozenset(feed.streams()), factor)
         self._validator = CandleValidator(self._rules)
         self._gaps = GapTracker({})
@@ -89,6 +91,7 @@ class Collector:
                     return
         finally:
             await _close(batches)
+            await self._feed.close()
         if self._feed.deterministic and not stop.is_set():
             await self._insist(self._finish, stop)
 
@@ -108,19 +111,31 @@ class Collector:
                 self.watermark = batch.watermark
                 self._on_stored(batch.watermark)
                 self._ahead.record(store.candles)
+            elif store.candles:
+                self._note_newest(store.candles)
             await self._announce(written.new, batch.watermark, batch.opened)
         self._busy_since = None
         self._tell(store, written)
         return True
 
+    def _note_newest(self, candles: Sequence[Candle]) -> None:
+        """Note how far a live feed has come, for those who watch; nobody decides by it."""
+        newest = max(candle.close_time for candle in candles)
+        if self.watermark is None or newest > self.watermark:
+            self.watermark = newest
+            self._on_stored(newest)
+
     def _check(self, batch: FeedBatch) -> StoreBatch:
-        live = not self._feed.deterministic
-        good, malformed = self._validator.split(batch.candles, self._clock.now() + CLOCK_SKEW if live else None)
+        live = self._live
+        closed_before = self._clock.now() + live.clock_offset + CLOCK_SKEW if live is not None else None
+        good, malformed = self._validator.split(batch.candles, closed_before)
         gaps, moved = self._gaps.advance(good)
         cursors: dict[str, str | int] = {cursor_of(stream): to_milliseconds(moved[stream]) for stream in moved}
         if batch.watermark is not None:
             cursors[WATERMARK_CURSOR] = to_milliseconds(batch.watermark)
-        stated = _judged(gaps, batch.confirmed_gaps) if live else tuple(gaps)
+        stated = _judged(gaps, batch.confirmed_gaps) if live is not None else tuple(gaps)
+        now = self._clock.monotonic()
+        self._heard_at.update(dict.fromkeys(moved, now))
         return StoreBatch(good, (*batch.malformed, *malformed), stated, cursors)
 
     async def _announce(
@@ -157,20 +172,24 @@ class Collector:
             busy = self._clock.monotonic() - self._busy_since
             if busy > BUSY_SECONDS_MAX:
                 return False, f"a batch has been under way for {busy:.0f} s, at most {BUSY_SECONDS_MAX:.0f} s are usual"
-        silent = (
-            [] if self._feed.deterministic else [str(each) for each in self._feed.streams() if self._is_silent(each)]
-        )
-        if silent:
-            return False, f"no candle for two timeframes: {', '.join(silent)}"
+        if self._live is not None:
+            return self._check_live(self._live)
         return True, f"stored up to {self.watermark}" if self.watermark else "collecting"
 
-    def _is_silent(self, stream: StreamKey) -> bool:
-        last = self._gaps.last_open_time(stream)
-        step = TIMEFRAME_DELTA[stream.timeframe]
-        age = None if last is None else self._clock.now() - (last + step)
-        if age is not None:
-            self._metrics.data_age(str(stream), age.total_seconds())
-        return age is None or age > 2 * step + CLOCK_SKEW
+    def _check_live(self, feed: LiveFeed) -> tuple[bool, str]:
+        troubles = list(feed.troubles())
+        now, venue_now = self._clock.monotonic(), self._clock.now() + feed.clock_offset
+        silent: list[str] = []
+        for stream in feed.streams():
+            step = TIMEFRAME_DELTA[stream.timeframe]
+            last, heard = self._gaps.last_open_time(stream), self._heard_at.get(stream)
+            if last is not None:
+                self._metrics.data_age(str(stream), (venue_now - (last + step)).total_seconds())
+            if heard is None or now - heard > (2 * step + CLOCK_SKEW).total_seconds():
+                silent.append(str(stream))
+        if silent:
+            troubles.append(f"no candle for two timeframes: {', '.join(silent)}")
+        return not troubles, "; ".join(troubles) or f"stored up to {self.watermark}"
 
     async def _insist[T](self, work: Callable[[], Awaitable[T]], stop: asyncio.Event) -> T | None:
         """Run `work` until it succeeds: what is away is waited for; None when `stop` came first."""
@@ -230,12 +249,12 @@ class Collector:
         self._log.info("collector.ends", last=last.isoformat())
 
     def _batches(self, resume: ResumePoint) -> AsyncIterator[FeedBatch]:
-        if self._feed.deterministic:
+        if self._live is None:
             return self._feed.batches(resume)
         rules = BackfillRules(
             history_candles=self._config.history_candles, batch_candles_max=self._config.batch_candles_max
         )
-        return ContiguousFeed(self._feed, self._clock, self._log, rules).batches(resume)
+        return ContiguousFeed(self._live, self._clock, self._log, rules).batches(resume)
 
 
 def cursor_of(stream: StreamKey) -> str:

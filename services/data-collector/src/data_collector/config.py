@@ -9,9 +9,35 @@ from pathlib import Path
 from typing import Self
 
 from data_collector.feeds.port import StreamKey
+from shared.binance_rest import CallPolicy
 from shared.config import Settings
+from shared.venue_symbols import call_policy
 
 CONSUMERS = ("engine", "executor", "portfolio")  # whose cursor `{name}/watermark` the feed waits for
+
+
+@dataclass(frozen=True, slots=True)
+class VenueConfig:
+    """Where a live feed's candles come from, and how patient calls are."""
+
+    binance_rest_url: str = ""
+    binance_stream_url: str = ""
+    exchange: str = ""
+    exchange_url: str = ""
+    silence_seconds_max: float = 60.0
+    calls: CallPolicy = field(default_factory=CallPolicy)
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """Return what `settings` say about the venue."""
+        return cls(
+            binance_rest_url=settings.binance_rest_url,
+            binance_stream_url=settings.binance_stream_url,
+            exchange=settings.exchange_name,
+            exchange_url=settings.exchange_url,
+            silence_seconds_max=settings.feed_silence_seconds_max,
+            calls=call_policy(settings),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +55,13 @@ class CollectorConfig:
     intake_candles_max: int = 10_000
     quarantine_rows_max: int = 10_000
     consumers: tuple[str, ...] = CONSUMERS
+    venue: VenueConfig = field(default_factory=VenueConfig)
 
     @classmethod
     def from_settings(cls, settings: Settings, *, consumers: tuple[str, ...] = CONSUMERS) -> Self:
         """Return what `settings` say about the feed and its bounds."""
         return cls(
-            feed=settings.feed,
+            feed=settings.feed_kind,
             streams=tuple(StreamKey(*stream) for stream in settings.streams),
             data={StreamKey(item.symbol, item.timeframe): item.path for item in settings.data},
             speed=None if math.isinf(settings.speed) else settings.speed,
@@ -45,4 +72,5 @@ class CollectorConfig:
             intake_candles_max=settings.collector_queue_max,
             quarantine_rows_max=settings.dead_letters_max,
             consumers=consumers,
+            venue=VenueConfig.from_settings(settings),
         )

@@ -20,7 +20,7 @@ async def build_collector(
 ) -> Collector:
     """Return a collector of the feed that the settings name; a replay's files are read here, off the loop."""
     config = CollectorConfig.from_settings(settings, consumers=consumers)
-    feed = await asyncio.to_thread(choose_feed, config, ports.clock)
+    feed = await asyncio.to_thread(choose_feed, config, ports.clock, ports.log, ports.metrics)
     storage = CandleStorage(
         ports.database, ports.broker, clock=ports.clock, quarantine_rows_max=config.quarantine_rows_max
     )

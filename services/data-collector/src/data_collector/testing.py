@@ -39,6 +39,7 @@ class ScriptedFeed:
     name = "scripted"
     deterministic = False
     identity = "scripted"
+    clock_offset = timedelta(0)
 
     def __init__(
         self,
@@ -78,6 +79,10 @@ class ScriptedFeed:
         for batch in self._script:
             await asyncio.sleep(0)  # a socket's reader lets others run
             yield batch
+
+    def troubles(self) -> Sequence[str]:
+        """Return nothing: a script is never away."""
+        return []
 
     async def close(self) -> None:
         """Hold nothing open."""

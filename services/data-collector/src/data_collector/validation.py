@@ -97,7 +97,7 @@ class CandleValidator:
             if reason is None:
                 good.append(candle)
             else:
-                bad.append(MalformedCandle(f"{candle.symbol} {candle.timeframe}", describe(candle), reason))
+                bad.append(malformed(candle, reason))
         return good, bad
 
     def _jump_fault(self, stream: tuple[str, str], candle: Candle) -> str | None:
@@ -119,6 +119,19 @@ class CandleValidator:
     def _near(self, last: Decimal, candle: Candle) -> bool:
         upper, lower = last * self._factor, last / self._factor
         return lower <= candle.open <= upper and lower <= candle.close <= upper
+
+
+def own_fault(candle: Candle) -> str | None:
+    """Return what is wrong with a candle taken by itself: its values, its times; None when nothing is."""
+    seconds = TIMEFRAME_SECONDS.get(candle.timeframe)
+    if seconds is None:
+        return f"{CandleFault.UNKNOWN_STREAM}: {candle.timeframe} is no timeframe"
+    return _value_fault(candle) or _time_fault(candle.open_time, seconds, candle, None)
+
+
+def malformed(candle: Candle, reason: str) -> MalformedCandle:
+    """Return the record of a candle that may not enter."""
+    return MalformedCandle(f"{candle.symbol} {candle.timeframe}", describe(candle), reason)
 
 
 def describe(candle: Candle) -> str:

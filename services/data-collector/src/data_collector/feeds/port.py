@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import NamedTuple, Protocol
+from datetime import datetime, timedelta
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from shared.events import CandleOpened
 from shared.models import Candle, to_milliseconds
@@ -103,3 +103,15 @@ class Feed(Protocol):
 
     async def close(self) -> None:
         """Release what the feed holds."""
+
+
+@runtime_checkable
+class LiveFeed(Feed, Protocol):
+    """A feed with a venue behind it: candles come when they close, by a clock that is not ours."""
+
+    @property
+    def clock_offset(self) -> timedelta:
+        """Return the venue's clock less ours, as last measured."""
+
+    def troubles(self) -> Sequence[str]:
+        """Return what keeps candles from coming now, each as a line; nothing when all is well."""

@@ -1,0 +1,1 @@
+"""Binance's market data: combined streams for what happens, REST for what has happened."""

@@ -1,0 +1,254 @@
+"""Binance's candles as a feed: what happens comes from streams, what has happened from REST."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from urllib.parse import urlsplit
+
+from structlog.stdlib import BoundLogger
+
+from data_collector.feeds.binance.connection import StreamRules
+from data_collector.feeds.binance.frames import KlineFrame
+from data_collector.feeds.binance.streams import BinanceStreams, StreamHandlers, StreamPorts
+from data_collector.feeds.intake import INTAKE_CANDLES_MAX, LiveIntake
+from data_collector.feeds.port import FeedBatch, MalformedCandle, ResumePoint, StreamKey
+from shared.binance_rest import KLINES_MAX, BinanceRest, CallPolicy, KlineRow
+from shared.clock import Clock
+from shared.errors import ConfigError, MalformedMessage, TradingError
+from shared.events import CandleOpened
+from shared.metrics import ServiceMetrics
+from shared.models import TIMEFRAME_SECONDS, Candle, from_milliseconds, to_milliseconds
+from shared.resilience import Backoff
+from shared.venue_markets import Market
+from shared.venue_symbols import binance_markets
+
+CLOCK_SECONDS = 600.0  # how often the venue's clock is compared with ours
+CLOCK_OFFSET_TOLD = timedelta(seconds=1)
+MARGIN_MS = 0  # of the server's own clock, after a candle's close
+
+
+@dataclass(frozen=True, slots=True)
+class BinanceSource:
+    """Where Binance is and what is read from it."""
+
+    streams: tuple[StreamKey, ...]
+    rest_url: str
+    stream_url: str
+    call_policy: CallPolicy = field(default_factory=CallPolicy)
+    stream_rules: StreamRules = field(default_factory=StreamRules)
+    intake_candles_max: int = INTAKE_CANDLES_MAX
+    batch_candles_max: int = 500
+
+
+class BinanceFeed:
+    """Closed candles of Binance Spot, and the first frame of each new one; public data, no key.
+
+    A candle is closed when its frame says so. One that REST returns is closed when a later one of its stream is
+    known, or when it is the last and the venue's own clock has passed its end; that the stream shows it as still
+    open overrules the clock.
+    """
+
+    name = "binance"
+    deterministic = False
+
+    def __init__(
+        self, source: BinanceSource, clock: Clock, log: BoundLogger, metrics: ServiceMetrics | None = None
+    ) -> None:
+        if not source.streams:
+            raise ConfigError("symbols: the binance feed needs at least one symbol and timeframe")
+        self._source = source
+        self._clock = clock
+        self._log = log
+        self._metrics = metrics
+        self._rest = BinanceRest(source.rest_url, clock=clock, policy=source.call_policy, metrics=metrics)
+        self._intake = LiveIntake(clock, candles_max=source.intake_candles_max)
+        self._markets: dict[str, Market] = {}
+        self._symbols: dict[str, str] = {}  # the venue's id -> our symbol
+        self._ready: asyncio.Task[None] | None = None
+        self._sockets: BinanceStreams | None = None
+        self._trouble = "not connected yet"
+        self._opened_ms: dict[StreamKey, int] = {}  # the newest candle that a frame has shown
+        self._closed: dict[StreamKey, Candle] = {}  # the newest that a frame has closed
+
+    @property
+    def identity(self) -> str:
+        """Return what must not change between two runs on one state: whose candles these are."""
+        return f"binance {urlsplit(self._source.rest_url).hostname or self._source.rest_url}"
+
+    @property
+    def rest(self) -> BinanceRest:
+        """Return the REST side, for whoever watches its weight."""
+        return self._rest
+
+    def streams(self) -> Sequence[StreamKey]:
+        """Return every stream served, sorted."""
+        return sorted(self._source.streams)
+
+    @property
+    def clock_offset(self) -> timedelta:
+        """Return the venue's clock less ours, as last measured."""
+        return self._rest.clock_offset
+
+    def troubles(self) -> Sequence[str]:
+        """Return what keeps candles from coming now; nothing when all is well."""
+        found = [self._trouble] if self._trouble else []
+        return found + (self._sockets.troubles() if self._sockets is not None else [])
+
+    async def history(self, symbol: str, timeframe: str, since: datetime, until: datetime) -> Sequence[Candle]:
+        """Return the closed candles with since <= open time < until, ordered, one page of them."""
+        await self._until_ready()
+        step_ms = TIMEFRAME_SECONDS[timeframe] * 1000
+        since_ms, until_ms = to_milliseconds(since), to_milliseconds(until)
+        if since_ms >= until_ms:
+            return []
+        # The candle at `until` is asked for too: that it exists shows that the one before it has closed.
+        rows = sorted(
+            await self._rest.klines(self._markets[symbol].market_id, timeframe, since_ms, until_ms, KLINES_MAX)
+        )
+        stream = StreamKey(symbol, timeframe)
+        closed = [row for place, row in enumerate(rows) if self._is_closed(stream, rows, place, step_ms)]
+        return [_candle(stream, row) for row in closed if since_ms <= row[0] < until_ms]
+
+    async def batches(self, resume: ResumePoint) -> AsyncIterator[FeedBatch]:  # noqa: ARG002 - a socket cannot resume
+        """Yield what the sockets bring, for ever; what they missed comes from `history`."""
+        await self._until_ready()
+        ids = {stream: self._markets[stream.symbol].market_id for stream in self.streams()}
+        handlers = StreamHandlers(self._on_kline, self._on_malformed, self._intake.note_reconnect)
+        ports = StreamPorts(self._clock, self._log, self._rest.now, self._metrics)
+        self._sockets = BinanceStreams(self._source.stream_url, ids, handlers, ports, self._source.stream_rules)
+        self._trouble = ""
+        tasks = [asyncio.create_task(self._sockets.run()), asyncio.create_task(self._follow_clock())]
+        for task in tasks:
+            task.add_done_callback(lambda _: self._intake.finish())
+        try:
+            while (batch := await self._intake.take(self._source.batch_candles_max)) is not None:
+                self._tell_intake()
+                yield batch
+            for task in tasks:
+                if task.done():
+                    task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Close the REST connections; the sockets end with the batches."""
+        if self._ready is not None:
+            self._ready.cancel()
+            await asyncio.gather(self._ready, return_exceptions=True)
+        await self._rest.close()
+
+    async def _until_ready(self) -> None:
+        if self._ready is None:
+            self._ready = asyncio.create_task(self._make_ready(), name="binance markets")
+        await asyncio.shield(self._ready)
+
+    async def _make_ready(self) -> None:
+        """Ask for the clock and the markets until the venue answers; an unknown market is the person's mistake."""
+        policy = self._source.call_policy
+        backoff = Backoff(policy.base_delay_seconds, policy.delay_seconds_max)
+        wanted = sorted({stream.symbol for stream in self._source.streams})
+        while not self._markets:
+            try:
+                await self._measure_clock()
+                self._markets = await binance_markets(self._rest, wanted)
+            except ConfigError:
+                raise
+            except TradingError as error:
+                wait = backoff.next_seconds(error)
+                self._trouble = f"the venue does not answer: {error}; next try in {wait:.1f} s"
+                self._log.warning("feed.waits", error=str(error), retry_seconds=round(wait, 3))
+                await self._clock.sleep(wait)
+        for symbol, market in self._markets.items():
+            self._symbols[market.market_id] = symbol
+            if not market.is_trading:
+                self._log.warning("market.not_trading", symbol=symbol)
+
+    async def _follow_clock(self) -> None:
+        while True:
+            await self._clock.sleep(CLOCK_SECONDS)
+            try:
+                await self._measure_clock()
+            except TradingError as error:
+                self._log.warning("clock.not_measured", error=str(error))
+
+    async def _measure_clock(self) -> None:
+        offset = await self._rest.measure_clock()
+        if abs(offset) > CLOCK_OFFSET_TOLD:
+            self._log.warning("clock.off", venue_ahead_seconds=round(offset.total_seconds(), 3))
+
+    def _is_closed(self, stream: StreamKey, rows: Sequence[KlineRow], place: int, step_ms: int) -> bool:
+        open_ms = rows[place][0]
+        newest_ms = self._opened_ms.get(stream, -1)
+        if place + 1 < len(rows) or open_ms < newest_ms:
+            return True
+        closed = self._closed.get(stream)
+        if open_ms == newest_ms and (closed is None or to_milliseconds(closed.open_time) < open_ms):
+            return False
+        return open_ms + step_ms + MARGIN_MS <= self._rest.now().timestamp() * 1000
+
+    def _on_kline(self, frame: KlineFrame) -> None:
+        symbol = self._symbols.get(frame.market_id)
+        if symbol is None:
+            return
+        stream = StreamKey(symbol, frame.interval)
+        if frame.open_ms > self._opened_ms.get(stream, -1):
+            self._opened_ms[stream] = frame.open_ms
+            if not frame.is_closed and frame.open.is_finite() and frame.open > 0:
+                opened = from_milliseconds(frame.open_ms)
+                price = format(frame.open, "f")
+                self._intake.offer_opened(
+                    CandleOpened(symbol=symbol, timeframe=frame.interval, open_time=opened, open=price)
+                )
+        if frame.is_closed:
+            self._on_closed(stream, frame)
+
+    def _on_closed(self, stream: StreamKey, frame: KlineFrame) -> None:
+        candle = Candle(
+            symbol=stream.symbol,
+            timeframe=stream.timeframe,
+            open_time=from_milliseconds(frame.open_ms),
+            open=frame.open,
+            high=frame.high,
+            low=frame.low,
+            close=frame.close,
+            volume=frame.volume,
+        )
+        known = self._closed.get(stream)
+        if candle == known:
+            return  # two connections overlap, or the venue repeats itself
+        if known is None or candle.open_time > known.open_time:
+            self._closed[stream] = candle
+        self._intake.offer(candle)
+
+    def _on_malformed(self, text: str, error: MalformedMessage) -> None:
+        self._intake.offer_malformed(MalformedCandle("binance stream", text[:500], f"unreadable: {error}"))
+
+    def _tell_intake(self) -> None:
+        if self._metrics is not None:
+            self._metrics.queue("feed_intake", self._intake.depth, self._source.intake_candles_max)
+
+
+def _candle(stream: StreamKey, row: KlineRow) -> Candle:
+    return Candle(
+        symbol=stream.symbol,
+        timeframe=stream.timeframe,
+        open_time=from_milliseconds(row[0]),
+        open=_number(row[1]),
+        high=_number(row[2]),
+        low=_number(row[3]),
+        close=_number(row[4]),
+        volume=_number(row[5]),
+    )
+
+
+def _number(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        return Decimal("NaN")  # the validation says so, with the candle's other values
