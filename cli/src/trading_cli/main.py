@@ -41,6 +41,9 @@ COMMANDS: Final[dict[str, LazyCommand]] = {
     "allocate": LazyCommand("trading_cli.allocate", "allocate", "Move free cash between strategies."),
     "db": LazyCommand("trading_cli.database", "db", "Upgrade, downgrade or check the tables."),
     "reset": LazyCommand("trading_cli.reset", "reset", "Move a paper state aside: the next start is a first one."),
+    "paper-exchange": LazyCommand(
+        "trading_cli.paper_exchange", "paper_exchange", "Serve Binance's protocol on this machine, faults on demand."
+    ),
     "doctor": LazyCommand("trading_cli.doctor", "doctor", "Check that this machine has what the platform needs."),
 }
 

@@ -1,0 +1,5 @@
+"""`trading paper-exchange`: the local exchange's own command."""
+
+from paper_exchange.command import paper_exchange
+
+__all__ = ["paper_exchange"]

@@ -1,0 +1,54 @@
+"""GET klines and uiKlines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from paper_exchange.market.numbers import number_text
+from paper_exchange.market.symbol_market import KlineQuery, SymbolMarket
+from paper_exchange.market.tape import Kline
+from paper_exchange.rest.context import RestContext
+from paper_exchange.rest.parameters import Parameters
+
+LIMIT, LIMIT_MAX = 500, 1000
+
+
+def klines(parameters: Parameters, context: RestContext) -> list[list[Any]]:
+    """Return candles, oldest first, the forming one last."""
+    symbol, interval = parameters.symbol(), parameters.interval()
+    query = KlineQuery(
+        interval, parameters.time_ms("startTime"), parameters.time_ms("endTime"), parameters.limit(LIMIT, LIMIT_MAX)
+    )
+    parameters.zone_ms()
+    parameters.check_all_read()
+    market = context.market(symbol)
+    return [kline_row(kline, context.ticks_a_ms) for kline in visible_klines(market, query, context.now_ms)]
+
+
+def visible_klines(market: SymbolMarket, query: KlineQuery, now_ms: int) -> list[Kline]:
+    """Return what a client may see: a forming candle whose close the clock has already passed is left out.
+
+    Such a candle exists only while the market lies behind the clock, and its reader would take it for a closed one.
+    """
+    forming = market.forming(query.interval)
+    if forming is not None and forming.close_ms <= now_ms:
+        return market.closed(query)
+    return market.newest(query)
+
+
+def kline_row(kline: Kline, ticks_a_ms: int) -> list[Any]:
+    """Return one candle as REST tells it."""
+    return [
+        kline.open_ms * ticks_a_ms,
+        number_text(kline.open),
+        number_text(kline.high),
+        number_text(kline.low),
+        number_text(kline.close),
+        number_text(kline.volume),
+        kline.close_ms * ticks_a_ms - 1,
+        number_text(kline.quote_volume),
+        kline.trades,
+        number_text(kline.taker_base),
+        number_text(kline.taker_quote),
+        "0",
+    ]
