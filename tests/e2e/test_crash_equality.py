@@ -6,7 +6,6 @@ import asyncio
 import signal
 from collections import Counter
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,49 +14,37 @@ from click.testing import CliRunner
 
 from portfolio_manager.verification import Verification, verify_database
 from shared.db import Database
-from shared.models import to_milliseconds
+from shared.testing.crash_market import GRID, CrashMarket, write_crash_market
 from shared.testing.platform_runs import PlatformRun, handled, has_rows, kill_points
-from shared.testing.reference import reference_path
 from shared.testing.state_tables import Tables, read_tables, state_differences
 from trading_cli.verify import verify
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
-SOURCE = "data/candles/binance-BTCUSDT-1m-2024crash.parquet"
-FIRST = datetime(2024, 8, 4, tzinfo=UTC)
 SEED = 20240804
-GRID = '{"grid": {"lower_price": 49000, "upper_price": 61000, "grid_count": 12}}'  # its own range is above the crash
 
 
 class Reference(NamedTuple):
     """The run that nobody disturbed, and what it was run on."""
 
     options: tuple[str, ...]
-    candles: int
+    market: CrashMarket
     tables: Tables
 
-    def close_ms(self, candle: int) -> int:
-        """Return the close time of candle number `candle`, counted from 1 (the slice has no hole)."""
-        return to_milliseconds(FIRST) + candle * 60_000
+    @property
+    def candles(self) -> int:
+        return self.market.candles
 
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory, is_proof: bool) -> Reference:
-    import polars
-
-    candles = 20_000 if is_proof else 4_000
-    path = tmp_path_factory.mktemp("data") / "candles.parquet"
-    frame = polars.read_parquet(reference_path(SOURCE))
-    rows = frame.filter(polars.col("open_time") >= FIRST).head(candles)
-    assert rows.height == candles
-    assert rows["open_time"].diff().drop_nulls().n_unique() == 1, "the slice has a hole: candles cannot be counted"
-    rows.write_parquet(path)
-    options = ("--feed", "replay", "--data", f"BTC/USDT:1m={path}", "--speed", "max", "--balance", "100000")
+    market = write_crash_market(tmp_path_factory.mktemp("data"), 20_000 if is_proof else 4_000)
+    options = ("--feed", "replay", "--data", market.data, "--speed", "max", "--balance", "100000")
     options += ("--strategy-params", GRID)
     run = PlatformRun(tmp_path_factory.mktemp("undisturbed") / "state", options)
     ended = run.finish()
     assert ended.code == 0, ended.output
-    return Reference(options, candles, read_tables(run.database))
+    return Reference(options, market, read_tables(run.database))
 
 
 def verified(database: Path) -> Verification:
@@ -92,7 +79,7 @@ def test_a_platform_killed_again_and_again_ends_with_the_same_state(
     run = PlatformRun(tmp_path / "state", reference.options)
     for point in kill_points(SEED, reference.candles, 20 if is_proof else 5):
         was_running = run.kill_when(
-            handled(point.service, reference.close_ms(point.candles)),
+            handled(point.service, reference.market.close_ms(point.candles)),
             *("--batch-rows-max", str(point.batch_rows_max)),
             with_children=point.with_children,
         )
@@ -111,11 +98,11 @@ def test_a_platform_ended_in_every_other_way_ends_with_the_same_state(reference:
     run.kill_when(has_rows("alembic_version"))
     run.kill_when(has_rows("cursors"))
     assert verified(run.copy_database(tmp_path / "first-second")).is_clean
-    terminated = run.stop_when(handled("engine", reference.close_ms(reference.candles // 3)), signal.SIGTERM)
+    terminated = run.stop_when(handled("engine", reference.market.close_ms(reference.candles // 3)), signal.SIGTERM)
     assert terminated.code == 0, terminated.output
     assert verified(run.copy_database(tmp_path / "terminated")).is_clean
     assert len(read_tables(run.database, ["portfolio_snapshots"])["portfolio_snapshots"]) < reference.candles
-    half, two_thirds = (handled("portfolio", reference.close_ms(reference.candles * n // 6)) for n in (3, 4))
+    half, two_thirds = (handled("portfolio", reference.market.close_ms(reference.candles * n // 6)) for n in (3, 4))
     interrupted = run.stop_when(two_thirds, signal.SIGINT, bus_dies=half)
     assert "bus.died" in run.said()
     assert interrupted.code == 130, interrupted.output

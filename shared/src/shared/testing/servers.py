@@ -16,14 +16,26 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 POSTGRES_PASSWORD = "50%off/p@ss:word"  # every test goes through a password that needs quoting
 START_SECONDS_MAX = 60.0
+START_ATTEMPTS_MAX = 20
 _POLL_SECONDS = 0.02
 _PR_SET_PDEATHSIG = 1
+
+
+class Launch(NamedTuple):
+    """How a server is started, and the signal that ends it."""
+
+    command: tuple[object, ...]
+    setup: Callable[[], None]
+    environment: dict[str, str]
+    stop: signal.Signals
 
 
 class ServerMissing(Exception):
@@ -63,64 +75,130 @@ def valkey_program() -> Path:
     )
 
 
-def free_port() -> int:
-    """Return a TCP port of this machine that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+@contextmanager
+def postgres_server() -> Iterator[str]:
+    """Run a PostgreSQL server that may lose everything and give the URL of its first database."""
+    with postgres_run() as server:
+        yield server.url
 
 
 @contextmanager
-def postgres_server(
-    *, user: str = "postgres", password: str = POSTGRES_PASSWORD, tcp_port: int | None = None
-) -> Iterator[str]:
-    """Run a PostgreSQL server on a socket, or on a port of this machine, and give the URL of its first database."""
+def redis_like_server(program: Path) -> Iterator[str]:
+    """Run a Redis or Valkey server without persistence on a unix socket and give its URL."""
+    with redis_run(program) as server:
+        yield server.url
+
+
+class ServerRun:
+    """A server in a folder of its own: started, killed and started again on the same data."""
+
+    def __init__(self, url: str, folder: Path, launch: Launch, is_ready: Callable[[int], bool]) -> None:
+        self.url = url
+        self.folder = folder
+        self._launch = launch
+        self._is_ready = is_ready
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
+        for attempt in range(1, START_ATTEMPTS_MAX + 1):
+            try:
+                self._start()
+            except RuntimeError:  # children of one that was killed may still hold what it needs
+                if attempt == START_ATTEMPTS_MAX:
+                    raise
+                time.sleep(_POLL_SECONDS * 10)
+            else:
+                return
+
+    def _start(self) -> None:
+        log = self.folder / "log"
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                [str(part) for part in self._launch.command],
+                preexec_fn=self._launch.setup,
+                cwd="/",
+                env=self._launch.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        self._process = process
+        _wait_until(process, log, lambda: self._is_ready(process.pid))
+
+    def kill(self) -> None:
+        """SIGKILL the server: nothing is finished, nothing is written any more."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End the server in its own quickest orderly way."""
+        self._end(self._launch.stop)
+
+    def _end(self, number: signal.Signals) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(number)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def postgres_run(*, durable: bool = False) -> Iterator[ServerRun]:
+    """Give a started PostgreSQL server; a `durable` one keeps every commit when it is killed."""
     programs = postgres_programs()
     with _folder("pg") as root:
         identity = _other_identity(root)
-        data, secret = root / "data", root / "password"
-        secret.write_text(password)
-        secret.chmod(0o644)  # the folder is closed already
-        become = _child_setup(identity)
-        environment = {**os.environ, "LC_ALL": "C.UTF-8", "TZ": "UTC"}
-        initdb: list[str | Path] = [
-            programs / "initdb",
-            "-D",
-            data,
-            "-U",
-            user,
-            "-A",
-            "password",
-            f"--pwfile={secret}",
-        ]
-        initdb += ["-E", "UTF8", "--no-sync", "--locale=C.UTF-8"]
-        done = subprocess.run(initdb, preexec_fn=become, cwd="/", env=environment, capture_output=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"initdb failed: {done.stderr.decode()}")
-        settings = {"listen_addresses": "", "unix_socket_directories": root, "max_connections": 60}
-        if tcp_port is not None:
-            settings |= {"listen_addresses": "127.0.0.1", "port": tcp_port}
-        settings |= dict.fromkeys(("fsync", "synchronous_commit", "full_page_writes"), "off")
+        data, environment = root / "data", {**os.environ, "LC_ALL": "C.UTF-8", "TZ": "UTC"}
+        _make_cluster(programs / "initdb", data, _child_setup(identity), environment)
+        settings: dict[str, object] = {"listen_addresses": "", "unix_socket_directories": root, "max_connections": 60}
+        settings |= dict.fromkeys(("fsync", "full_page_writes"), "off")  # the machine itself does not fail in a test
+        settings |= {} if durable else {"synchronous_commit": "off"}
         command = [programs / "postgres", "-D", data, *(f"--{name}={value}" for name, value in settings.items())]
-        with _process(command, become, root / "log", environment, signal.SIGQUIT) as process:  # nobody needs its data
-            pid_file = data / "postmaster.pid"
-            _wait_until(
-                process, root / "log", lambda: pid_file.exists() and pid_file.read_text().rstrip().endswith("ready")
-            )
-            who = f"{user}:{quote(password, safe='')}"
-            at = f"@/postgres?host={root}" if tcp_port is None else f"@127.0.0.1:{tcp_port}/postgres"
-            yield f"postgresql://{who}{at}"
+        launch = Launch(tuple(command), _child_setup(identity), environment, signal.SIGQUIT)  # nobody needs its data
+        pid_file = data / "postmaster.pid"
+        url = f"postgresql://postgres:{quote(POSTGRES_PASSWORD, safe='')}@/postgres?host={root}"
+        yield from _running(ServerRun(url, root, launch, partial(_says_ready, pid_file)))
 
 
 @contextmanager
-def redis_like_server(program: Path, *, tcp_port: int = 0) -> Iterator[str]:
-    """Run a Redis or Valkey server without persistence and give its URL: a unix socket, or a port of this machine."""
+def redis_run(program: Path, *, durable: bool = False) -> Iterator[ServerRun]:
+    """Give a started Redis or Valkey server; a `durable` one appends what it is told to a file."""
     with _folder("rd") as root:
         path = root / "s"
-        where = ["--port", str(tcp_port), "--bind", "127.0.0.1", "--unixsocket", path]
-        command = [program, *where, "--save", "", "--appendonly", "no", "--dir", root]
-        with _process(command, _child_setup(None), root / "log", dict(os.environ), signal.SIGTERM) as process:
-            _wait_until(process, root / "log", lambda: _answers_ping(path))
-            yield f"redis://127.0.0.1:{tcp_port}/0" if tcp_port else f"unix://{path}"
+        command = [program, "--port", "0", "--unixsocket", path, "--save", "", "--dir", root]
+        command += ["--appendonly", "yes" if durable else "no"]
+        launch = Launch(tuple(command), _child_setup(None), dict(os.environ), signal.SIGTERM)
+        yield from _running(ServerRun(f"unix://{path}", root, launch, lambda _pid: _answers_ping(path)))
+
+
+def _running(server: ServerRun) -> Iterator[ServerRun]:
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+def _make_cluster(initdb: Path, data: Path, become: Callable[[], None], environment: dict[str, str]) -> None:
+    secret = data.with_name("password")
+    secret.write_text(POSTGRES_PASSWORD)
+    secret.chmod(0o644)  # the folder is closed already
+    command: list[str | Path] = [initdb, "-D", data, "-U", "postgres", "-A", "password", f"--pwfile={secret}"]
+    command += ["-E", "UTF8", "--no-sync", "--locale=C.UTF-8"]
+    done = subprocess.run(command, preexec_fn=become, cwd="/", env=environment, capture_output=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"initdb failed: {done.stderr.decode()}")
+
+
+def _says_ready(pid_file: Path, pid: int) -> bool:
+    with suppress(FileNotFoundError):
+        words = pid_file.read_text().split()
+        return words[:1] == [str(pid)] and words[-1] == "ready"
+    return False
 
 
 def _first_program(candidates: list[Path], name: str, wheel: str) -> Path:
@@ -139,31 +217,6 @@ def _folder(prefix: str) -> Iterator[Path]:
         yield root
     finally:
         shutil.rmtree(root, ignore_errors=True)
-
-
-@contextmanager
-def _process(
-    command: list[object], setup: Callable[[], None], log: Path, environment: dict[str, str], stop: signal.Signals
-) -> Iterator[subprocess.Popen[bytes]]:
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [str(part) for part in command],
-            preexec_fn=setup,
-            cwd="/",
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        yield process
-    finally:
-        process.send_signal(stop)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _wait_until(process: subprocess.Popen[bytes], log: Path, ready: Callable[[], bool]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Mapping
 from contextlib import closing
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,6 +47,27 @@ def read_tables(database: Path, names: Iterable[str] = COMPARED) -> dict[str, li
             order, left_out = COMPARED[name]
             rows = connection.execute(f"SELECT * FROM {name} ORDER BY {order}")
             found[name] = [{key: row[key] for key in row.keys() if key not in left_out} for row in rows]  # noqa: SIM118
+    return found
+
+
+async def read_state(database_url: str, names: Iterable[str] = COMPARED) -> dict[str, list[Row]]:
+    """Return the compared columns of the named tables of any database, as exact Decimals and UTC times, in one order."""
+    from sqlalchemy import select
+
+    from shared.db import Database
+    from shared.sa_models import Base
+
+    database = Database(database_url)
+    found: dict[str, list[Row]] = {}
+    try:
+        async with database.read() as session:
+            for name in names:
+                order, left_out = COMPARED[name]
+                rows = (await session.execute(select(Base.metadata.tables[name]))).mappings()
+                kept = [{key: value for key, value in row.items() if key not in left_out} for row in rows]
+                found[name] = sorted(kept, key=itemgetter(*order.split(", ")))
+    finally:
+        await database.close()
     return found
 
 
