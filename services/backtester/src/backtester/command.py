@@ -52,7 +52,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--end", type=TimeType(), help="open times before this one, UTC"),
     click.option("--json", "json_out", type=_FILE_OUT, help="write everything as JSON (- for standard output)"),
     click.option("--csv", "csv_out", type=_FILE_OUT, help="write the closed pairs as CSV (- for standard output)"),
-    click.option("--html", "html_out", type=_FILE_OUT, help="not in this build"),
+    click.option("--html", "html_out", type=_FILE_OUT, help="write one self-contained page (- for standard output)"),
     click.option("--strategies-dir", type=click.Path(path_type=Path), help="folder of strategy files"),
     click.option(
         "--state", type=click.Path(path_type=Path), help="directory of trial ledger and database [default: var]"
@@ -129,19 +129,23 @@ def _database_url(given: dict[str, Any], settings: Settings) -> str:
 
 def _outputs(given: dict[str, Any]) -> list[tuple[str, Callable[[BacktestResult], str]]]:
     """Return what is to be written where; a place that cannot be written is refused before the run."""
-    if given["html_out"]:
-        raise ConfigError("--html: this build writes no HTML report; use --json or --csv")
     wanted: list[tuple[str, Callable[[BacktestResult], str]]] = []
-    for name, export in (("json_out", export_json), ("csv_out", export_csv)):
+    for name, export in (("json_out", export_json), ("csv_out", export_csv), ("html_out", _html)):
         if given[name]:
             wanted.append((given[name], export))
     if len({path for path, _ in wanted}) < len(wanted):
-        raise ConfigError(f"--json and --csv: both go to {wanted[0][0]}; give each a file of its own")
+        raise ConfigError("--json, --csv and --html: two go to the same place; give each a file of its own")
     for path, _ in wanted:
         folder = Path(path).parent
         if path != STANDARD_OUTPUT and not (folder.is_dir() and os.access(folder, os.W_OK)):
             raise ConfigError(f"{path}: {folder} is not a folder that can be written; make it first")
     return wanted
+
+
+def _html(result: BacktestResult) -> str:
+    from backtester.charts.page import export_html  # charts load only where a page is wanted
+
+    return export_html(result)
 
 
 def _write(path: str, text: str) -> None:

@@ -1,0 +1,137 @@
+"""One self-contained page: what the run is worth and what to hold against it on top, its pictures below."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+from html import escape
+from importlib.metadata import version
+from importlib.resources import files
+
+from backtester.charts.packing import press, press_bytes
+from backtester.charts.payload import page_payload
+from backtester.charts.tiles import tiles
+from backtester.ladder import rungs
+from backtester.metrics import DetailedMetrics
+from backtester.report_rows import Rows, figure_rows, run_rows, verdict
+from backtester.result import BacktestResult
+from backtester.wording import plain_text, show_money, show_signed
+from shared.errors import ConfigError
+
+_ASSETS = "backtester.charts"
+_SLOT = re.compile(r"<!--([a-z_]+)-->")
+_NO_ROW = ("Trial", "Live Limits", "P(Sharpe > 0)")
+
+
+def export_html(result: BacktestResult) -> str:
+    """Return the result as one page that loads nothing: charts, their program and their numbers are inside.
+
+    A ConfigError without metrics: there is nothing to draw.
+    """
+    if result.detailed is None:
+        raise ConfigError("html: the run has no metrics to show; run it with them")
+    from plotly.offline import get_plotlyjs  # four megabytes, only where a page is wanted
+
+    payload, closes = page_payload(result, result.detailed)
+    slots = {
+        **_head(result),
+        **_tables(result, result.detailed),
+        "tiles": tiles(result, result.detailed),
+        "sections": _asset("sections.html") if result.trades else "",
+        "trades_hidden": "" if result.detailed.trade_pairs else "hidden",
+        "css": _asset("page.css"),
+        "js": _asset("page.js"),
+        "plotly": press_bytes(get_plotlyjs().encode()),
+        "payload": press(payload, b"" if closes is None else closes.planes),
+    }
+    return _filled(_asset("page.html"), slots)
+
+
+def _asset(name: str) -> str:
+    return files(_ASSETS).joinpath("assets", name).read_text(encoding="utf-8")
+
+
+def _filled(template: str, slots: Mapping[str, str]) -> str:
+    """Return the template with every slot filled once; what a slot brings is not looked at again."""
+    return _SLOT.sub(lambda slot: slots[slot[1]], template)
+
+
+def _head(result: BacktestResult) -> dict[str, str]:
+    line = verdict(result)
+    head, colon, rest = line.partition(":")
+    window = ""
+    if result.data is not None:
+        data = result.data
+        window = f"{data.first:%-d %B %Y} to {data.last:%-d %B %Y}, {data.rows:,} candles"
+    mood = "good" if line.startswith("BEATS") else "bad" if line.startswith(("DOES", "LOSES")) else "flat"
+    title = f"{result.strategy_name} on {result.symbol} {result.timeframe}".strip()
+    return {
+        "title": _text(f"Backtest: {title}"),
+        "heading": _text(title),
+        "window": _text(window),
+        "verdict": f"<b>{_text(head + colon)}</b>{_text(rest)}",
+        "mood": mood,
+        "command": _text(result.command or "run from Python, not from the command line"),
+        "footer": _text(f"trading-backtester {version('trading-backtester')} - {result.engine} engine"),
+    }
+
+
+def _tables(result: BacktestResult, metrics: DetailedMetrics) -> dict[str, str]:
+    steps = rungs(result)
+    exact = all(step.is_exact for step in steps)
+    how = "The run again at each cost." if exact else "The same trades at other costs: fees and slippage scaled."
+    ladder = "".join(
+        f"<tr><td>{step.factor}x</td><td>{show_money(step.paid)}</td><td>{show_money(step.final_balance)}</td>"
+        f"<td>{_signed(step.final_balance - result.initial_balance)}</td></tr>"
+        for step in steps
+    )
+    notes = "".join(f"<li>{_text(note)}</li>" for note in result.notes)
+    return {
+        "honesty": "".join(f"<div><dt>{_text(k)}</dt><dd>{v}</dd></div>" for k, v in _honesty(result)),
+        "notes": f'<ul class="notes">{notes}</ul>' if notes else "",
+        "figures": "".join(f"<tr><td>{_text(k)}</td><td>{_text(v)}</td></tr>" for k, v in figure_rows(metrics)),
+        "ladder": ladder,
+        "ladder_how": how,
+        "reasons": _reasons(result),
+    }
+
+
+def _honesty(result: BacktestResult) -> Rows:
+    """Return the rows of the box on top, their values as HTML."""
+    known = dict(run_rows(result))
+    trial = (
+        f"{result.trial} on this data; the more often one looks, the less the best result is worth"
+        if result.trial > 1
+        else "1 on this data"
+        if result.trial
+        else "not counted"
+    )
+    rows = [("Trial", trial), ("Live limits", known["Live Limits"])]
+    if "P(Sharpe > 0)" in known:
+        rows.append(("P(Sharpe > 0)", known["P(Sharpe > 0)"]))
+    rows += [(label, value) for label, value in known.items() if label not in _NO_ROW]
+    rows += [("Parameters", ", ".join(f"{name} {value}" for name, value in result.params.items()) or "none")]
+    found = [(label, _text(value)) for label, value in rows]
+    hashes = {
+        "Data sha256": "" if result.data is None else result.data.sha256,
+        "Strategy sha256": result.code_hash,
+        "Settings hash": result.config_hash,
+    }
+    return found + [(label, f"<code>{_text(value)}</code>") for label, value in hashes.items() if value]
+
+
+def _reasons(result: BacktestResult) -> str:
+    counts = [("refused", *item) for item in sorted(result.refused.items(), key=lambda item: -item[1])]
+    counts += [("ignored", *item) for item in sorted(result.ignored.items(), key=lambda item: -item[1])]
+    rows = "".join(f"<tr><td>{kind}: {_text(reason)}</td><td>{count:,}</td></tr>" for kind, reason, count in counts)
+    return rows or "<tr><td>none</td><td>0</td></tr>"
+
+
+def _signed(amount: Decimal) -> str:
+    mood = "good-text" if amount > 0 else "bad-text" if amount < 0 else ""
+    return f'<span class="{mood}">{show_signed(amount)}</span>'
+
+
+def _text(text: str) -> str:
+    return escape(plain_text(text), quote=True)
