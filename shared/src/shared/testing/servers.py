@@ -38,6 +38,20 @@ class Launch(NamedTuple):
     stop: signal.Signals
 
 
+class PostgresPlace(NamedTuple):
+    """Who owns a PostgreSQL server, and where it listens; without a port on a socket of its own."""
+
+    user: str = "postgres"
+    password: str = POSTGRES_PASSWORD
+    tcp_port: int | None = None
+
+    def url(self, root: Path) -> str:
+        """Return the URL of the server's first database."""
+        who = f"{self.user}:{quote(self.password, safe='')}"
+        at = f"@/postgres?host={root}" if self.tcp_port is None else f"@127.0.0.1:{self.tcp_port}/postgres"
+        return f"postgresql://{who}{at}"
+
+
 class ServerMissing(Exception):
     """A server's program is neither in a wheel nor on PATH."""
 
@@ -75,18 +89,46 @@ def valkey_program() -> Path:
     )
 
 
+def free_port() -> int:
+    """Return a TCP port of this machine that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
 @contextmanager
-def postgres_server() -> Iterator[str]:
-    """Run a PostgreSQL server that may lose everything and give the URL of its first database."""
-    with postgres_run() as server:
+def postgres_server(
+    *, user: str = "postgres", password: str = POSTGRES_PASSWORD, tcp_port: int | None = None
+) -> Iterator[str]:
+    """Run a PostgreSQL server on a socket, or on a port of this machine, and give the URL of its first database."""
+    with postgres_run(PostgresPlace(user, password, tcp_port)) as server:
         yield server.url
 
 
 @contextmanager
-def redis_like_server(program: Path) -> Iterator[str]:
-    """Run a Redis or Valkey server without persistence on a unix socket and give its URL."""
-    with redis_run(program) as server:
+def redis_like_server(program: Path, *, tcp_port: int = 0) -> Iterator[str]:
+    """Run a Redis or Valkey server without persistence and give its URL: a unix socket, or a port of this machine."""
+    with redis_run(program, tcp_port=tcp_port) as server:
         yield server.url
+
+
+@dataclass(frozen=True, kw_only=True)
+class Access:
+    """Who may use a server, and where: on a port of this machine, or on a socket alone (0)."""
+
+    user: str = "postgres"
+    password: str = POSTGRES_PASSWORD
+    tcp_port: int = 0
+
+    @property
+    def quoted(self) -> str:
+        """Return the password as a URL writes it."""
+        return quote(self.password, safe="")
+
+
+def free_port() -> int:
+    """Return a TCP port of this machine that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 class ServerRun:
@@ -147,32 +189,37 @@ class ServerRun:
 
 
 @contextmanager
-def postgres_run(*, durable: bool = False) -> Iterator[ServerRun]:
+def postgres_run(place: PostgresPlace = PostgresPlace(), *, durable: bool = False) -> Iterator[ServerRun]:  # noqa: B008 - frozen
     """Give a started PostgreSQL server; a `durable` one keeps every commit when it is killed."""
     programs = postgres_programs()
     with _folder("pg") as root:
         identity = _other_identity(root)
         data, environment = root / "data", {**os.environ, "LC_ALL": "C.UTF-8", "TZ": "UTC"}
-        _make_cluster(programs / "initdb", data, _child_setup(identity), environment)
+        _make_cluster(programs / "initdb", data, place, (_child_setup(identity), environment))
         settings: dict[str, object] = {"listen_addresses": "", "unix_socket_directories": root, "max_connections": 60}
+        if place.tcp_port is not None:
+            settings |= {"listen_addresses": "127.0.0.1", "port": place.tcp_port}
         settings |= dict.fromkeys(("fsync", "full_page_writes"), "off")  # the machine itself does not fail in a test
+        if access.tcp_port:
+            settings |= {"listen_addresses": "127.0.0.1", "port": access.tcp_port}
         settings |= {} if durable else {"synchronous_commit": "off"}
         command = [programs / "postgres", "-D", data, *(f"--{name}={value}" for name, value in settings.items())]
         launch = Launch(tuple(command), _child_setup(identity), environment, signal.SIGQUIT)  # nobody needs its data
         pid_file = data / "postmaster.pid"
-        url = f"postgresql://postgres:{quote(POSTGRES_PASSWORD, safe='')}@/postgres?host={root}"
-        yield from _running(ServerRun(url, root, launch, partial(_says_ready, pid_file)))
+        yield from _running(ServerRun(place.url(root), root, launch, partial(_says_ready, pid_file)))
 
 
 @contextmanager
-def redis_run(program: Path, *, durable: bool = False) -> Iterator[ServerRun]:
+def redis_run(program: Path, *, durable: bool = False, tcp_port: int = 0) -> Iterator[ServerRun]:
     """Give a started Redis or Valkey server; a `durable` one appends what it is told to a file."""
     with _folder("rd") as root:
         path = root / "s"
-        command = [program, "--port", "0", "--unixsocket", path, "--save", "", "--dir", root]
+        where = ["--port", str(tcp_port), "--bind", "127.0.0.1", "--unixsocket", path]
+        command = [program, *where, "--save", "", "--dir", root]
         command += ["--appendonly", "yes" if durable else "no"]
         launch = Launch(tuple(command), _child_setup(None), dict(os.environ), signal.SIGTERM)
-        yield from _running(ServerRun(f"unix://{path}", root, launch, lambda _pid: _answers_ping(path)))
+        url = f"redis://127.0.0.1:{tcp_port}/0" if tcp_port else f"unix://{path}"
+        yield from _running(ServerRun(url, root, launch, lambda _pid: _answers_ping(path)))
 
 
 def _running(server: ServerRun) -> Iterator[ServerRun]:
@@ -183,11 +230,14 @@ def _running(server: ServerRun) -> Iterator[ServerRun]:
         server.stop()
 
 
-def _make_cluster(initdb: Path, data: Path, become: Callable[[], None], environment: dict[str, str]) -> None:
+def _make_cluster(
+    initdb: Path, data: Path, place: PostgresPlace, process: tuple[Callable[[], None], dict[str, str]]
+) -> None:
+    become, environment = process
     secret = data.with_name("password")
-    secret.write_text(POSTGRES_PASSWORD)
+    secret.write_text(place.password)
     secret.chmod(0o644)  # the folder is closed already
-    command: list[str | Path] = [initdb, "-D", data, "-U", "postgres", "-A", "password", f"--pwfile={secret}"]
+    command: list[str | Path] = [initdb, "-D", data, "-U", place.user, "-A", "password", f"--pwfile={secret}"]
     command += ["-E", "UTF8", "--no-sync", "--locale=C.UTF-8"]
     done = subprocess.run(command, preexec_fn=become, cwd="/", env=environment, capture_output=True, check=False)
     if done.returncode:
@@ -234,7 +284,7 @@ def _answers_ping(path: Path) -> bool:
         client.settimeout(1.0)
         client.connect(str(path))
         client.sendall(b"PING\r\n")
-        return client.recv(16).startswith(b"+PONG")
+        return client.recv(16).startswith((b"+PONG", b"-NOAUTH"))
     return False
 
 
