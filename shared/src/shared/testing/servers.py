@@ -111,26 +111,6 @@ def redis_like_server(program: Path, *, tcp_port: int = 0) -> Iterator[str]:
         yield server.url
 
 
-@dataclass(frozen=True, kw_only=True)
-class Access:
-    """Who may use a server, and where: on a port of this machine, or on a socket alone (0)."""
-
-    user: str = "postgres"
-    password: str = POSTGRES_PASSWORD
-    tcp_port: int = 0
-
-    @property
-    def quoted(self) -> str:
-        """Return the password as a URL writes it."""
-        return quote(self.password, safe="")
-
-
-def free_port() -> int:
-    """Return a TCP port of this machine that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 class ServerRun:
     """A server in a folder of its own: started, killed and started again on the same data."""
 
@@ -200,8 +180,6 @@ def postgres_run(place: PostgresPlace = PostgresPlace(), *, durable: bool = Fals
         if place.tcp_port is not None:
             settings |= {"listen_addresses": "127.0.0.1", "port": place.tcp_port}
         settings |= dict.fromkeys(("fsync", "full_page_writes"), "off")  # the machine itself does not fail in a test
-        if access.tcp_port:
-            settings |= {"listen_addresses": "127.0.0.1", "port": access.tcp_port}
         settings |= {} if durable else {"synchronous_commit": "off"}
         command = [programs / "postgres", "-D", data, *(f"--{name}={value}" for name, value in settings.items())]
         launch = Launch(tuple(command), _child_setup(identity), environment, signal.SIGQUIT)  # nobody needs its data
@@ -210,15 +188,16 @@ def postgres_run(place: PostgresPlace = PostgresPlace(), *, durable: bool = Fals
 
 
 @contextmanager
-def redis_run(program: Path, *, durable: bool = False, tcp_port: int = 0) -> Iterator[ServerRun]:
+def redis_run(program: Path, *, durable: bool = False, tcp_port: int = 0, password: str = "") -> Iterator[ServerRun]:
     """Give a started Redis or Valkey server; a `durable` one appends what it is told to a file."""
     with _folder("rd") as root:
         path = root / "s"
         where = ["--port", str(tcp_port), "--bind", "127.0.0.1", "--unixsocket", path]
         command = [program, *where, "--save", "", "--dir", root]
-        command += ["--appendonly", "yes" if durable else "no"]
+        command += ["--appendonly", "yes" if durable else "no", *(["--requirepass", password] if password else [])]
         launch = Launch(tuple(command), _child_setup(None), dict(os.environ), signal.SIGTERM)
-        url = f"redis://127.0.0.1:{tcp_port}/0" if tcp_port else f"unix://{path}"
+        who = f":{quote(password, safe='')}@" if password else ""
+        url = f"redis://{who}127.0.0.1:{tcp_port}/0" if tcp_port else f"unix://{who}{path}"
         yield from _running(ServerRun(url, root, launch, lambda _pid: _answers_ping(path)))
 
 
