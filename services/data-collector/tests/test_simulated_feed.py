@@ -9,9 +9,9 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from data_collector.feeds.market import SyntheticMarket, usual_price
+from data_collector.feeds.market import SyntheticMarket, aggregate_minutes, usual_price
 from data_collector.feeds.port import FeedBatch, ResumePoint, StreamKey
-from data_collector.feeds.simulated import SIMULATION_START, SimulatedFeed, Simulation, aggregate_minutes
+from data_collector.feeds.simulated import SIMULATION_START, SimulatedFeed, Simulation
 from shared.clock import ManualClock
 from shared.errors import ConfigError
 from shared.models import TIMEFRAME_DELTA, Candle

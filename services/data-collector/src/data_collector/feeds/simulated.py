@@ -6,9 +6,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-import numpy as np
-
-from data_collector.feeds.market import DAY_MS, SyntheticMarket
+from data_collector.feeds.market import DAY_MS, SyntheticMarket, aggregate_minutes
 from data_collector.feeds.port import FeedBatch, ResumePoint, StreamKey
 from data_collector.feeds.timeline import BATCH_CANDLES_MAX, MergedWindow, Pace, StreamColumns, paced_batches
 from shared.clock import Clock
@@ -103,27 +101,3 @@ class SimulatedFeed:
 
     def _aggregate(self, stream: StreamKey, day: int) -> StreamColumns:
         return aggregate_minutes(self._markets[stream.symbol].minutes(day), stream.timeframe)
-
-
-def aggregate_minutes(day: StreamColumns, timeframe: str) -> StreamColumns:
-    """Return one day's candles of `timeframe`, made of that day's minutes.
-
-    A candle exists when at least one of its minutes does: open of the first, close of the last, highest high,
-    lowest low, summed volume (rounded to the ten decimals that float sums keep).
-    """
-    minutes = TIMEFRAME_SECONDS[timeframe] // 60
-    stream = StreamKey(day.stream.symbol, timeframe)
-    if minutes == 1:
-        return StreamColumns(stream, day.open_time_ms, day.open, day.high, day.low, day.close, day.volume)
-    groups = day.open_time_ms // (minutes * 60_000)
-    first = np.flatnonzero(np.concatenate([[True], np.diff(groups) > 0]))
-    last = np.append(first[1:], len(groups)) - 1
-    return StreamColumns(
-        stream,
-        groups[first] * (minutes * 60_000),
-        day.open[first],
-        np.maximum.reduceat(day.high, first),
-        np.minimum.reduceat(day.low, first),
-        day.close[last],
-        np.round(np.add.reduceat(day.volume, first), 10),
-    )
