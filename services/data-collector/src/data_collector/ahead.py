@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from itertools import groupby
-from operator import attrgetter
 
 from sqlalchemy import func, select
 
@@ -17,8 +15,8 @@ from shared.clock import Clock
 from shared.db import Database
 from shared.errors import BrokerError
 from shared.events import WATERMARK_STREAM
-from shared.models import TIMEFRAME_DELTA, Candle, from_milliseconds
-from shared.sa_models import CandleRow, CursorRow
+from shared.models import TIMEFRAME_DELTA, Candle
+from shared.sa_models import CandleRow
 
 POLL_SECONDS = 0.05
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
@@ -70,8 +68,7 @@ class FeedAhead:
         if not self._cursors:
             return
         self.candles += len(candles)
-        for close_time, group in groupby(candles, key=attrgetter("close_time")):
-            self._stored.append((close_time, len(list(group))))
+        self._stored.extend(Counter([candle.close_time for candle in candles]).items())
 
     async def wait_for_room(self, candles: int, stop: asyncio.Event) -> bool:
         """Wait until `candles` more are allowed; False when `stop` came first.
@@ -88,11 +85,8 @@ class FeedAhead:
     async def _look(self) -> bool:
         """Read the cursors; return whether the slowest consumer moved."""
         async with self._database.read() as session:
-            rows = await session.execute(
-                select(CursorRow.name, CursorRow.value).where(CursorRow.name.in_(self._cursors))
-            )
-            found = {row.name: row.value for row in rows}
-        slowest = from_milliseconds(min(int(found.get(name, 0)) for name in self._cursors))
+            found = [await self._database.read_moment(name, session) for name in self._cursors]
+        slowest = min(moment or _BEGINNING for moment in found)
         moved = slowest > self._slowest
         self._slowest = slowest
         while self._stored and self._stored[0][0] <= slowest:

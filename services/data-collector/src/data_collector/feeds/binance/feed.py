@@ -164,10 +164,10 @@ class BinanceFeed:
                 self._trouble = f"the venue does not answer: {error}; next try in {wait:.1f} s"
                 self._log.warning("feed.waits", error=str(error), retry_seconds=round(wait, 3))
                 await self._clock.sleep(wait)
-        for symbol, market in self._markets.items():
-            self._symbols[market.market_id] = symbol
+        for market in self._markets.values():
+            self._symbols[market.market_id] = market.symbol
             if not market.is_trading:
-                self._log.warning("market.not_trading", symbol=symbol)
+                self._log.warning("market.not_trading", symbol=market.symbol)
 
     async def _follow_clock(self) -> None:
         while True:
