@@ -84,8 +84,9 @@ class Event:
         correlation_id: str = "",
         id: str | None = None,
     ) -> None:
-        kind = type if type is not None else _TYPES.get(data.__class__)
-        if kind is None or not isinstance(data, _PAYLOADS[kind]):
+        own = _TYPES.get(data.__class__)
+        kind = type if type is not None else own
+        if kind is None or (kind is not own and not isinstance(data, _PAYLOADS[kind])):
             raise TypeError(f"no event carries a {data.__class__.__name__} as {kind}")
         self.type = kind
         self.data = data

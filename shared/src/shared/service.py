@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -27,6 +28,7 @@ type TaskFactory = Callable[[], Awaitable[object]]
 EXIT_DONE: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130
+GC_THRESHOLDS: Final = (50_000, 20, 100)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,8 @@ def run_service(
     try:
         settings = load()
         log = _set_up_log(name, settings, chosen)
+        # Candles and rows die young and hold no cycles: looking for cycles at the usual pace takes a tenth of the time.
+        gc.set_threshold(*GC_THRESHOLDS)
         with _Signals(chosen.stop_seconds_max) as signals, asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(_run(name, serve, settings, log, signals, chosen))
     except TradingError as error:

@@ -36,13 +36,12 @@ from shared.notifier import TelegramNotifier
 from shared.sa_models import AccountRow, PositionRow, StrategyPositionRow
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One close time to handle: its candles, and the signals that are due at it."""
 
     as_of: datetime
-    candles: Sequence[Candle]
-    signals: Sequence[Signal]
+    candles: list[Candle]
+    signals: list[Signal]
 
 
 class Touch(NamedTuple):
@@ -179,7 +178,7 @@ class OrderExecutor:
             await adopt_instance(owners, signal.instance)
             self._paper = PaperVenue(self.book)
         self.book.set_mark(signal.symbol, signal.price, signal.created_at)
-        effects, touched = await self._decide([Step(signal.created_at, (), (signal,))], session)
+        effects, touched = await self._decide([Step(signal.created_at, [], [signal])], session)
         await self._record(session, effects, touched, signal.created_at)
         return [*changes, *effects]
 

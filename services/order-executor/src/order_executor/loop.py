@@ -182,13 +182,17 @@ class ExecutorLoop:
 
 def plan_steps(candles: Sequence[Candle], signals: Sequence[Signal], handled_until: datetime | None) -> list[Step]:
     """Return close times in order, each with its candles and signals; what is late joins the first one."""
-    by_time: dict[datetime, tuple[list[Candle], list[Signal]]] = {}
+    by_time: dict[datetime, Step] = {}
     for candle in candles:
-        by_time.setdefault(_not_before(candle.close_time, handled_until), ([], []))[0].append(candle)
+        _step_at(by_time, candle.close_time, handled_until).candles.append(candle)
     for signal in signals:
-        by_time.setdefault(_not_before(signal.created_at, handled_until), ([], []))[1].append(signal)
-    return [Step(as_of, *by_time[as_of]) for as_of in sorted(by_time)]
+        _step_at(by_time, signal.created_at, handled_until).signals.append(signal)
+    return [by_time[as_of] for as_of in sorted(by_time)]
 
 
-def _not_before(moment: datetime, handled_until: datetime | None) -> datetime:
-    return moment if handled_until is None else max(moment, handled_until)
+def _step_at(by_time: dict[datetime, Step], moment: datetime, handled_until: datetime | None) -> Step:
+    as_of = moment if handled_until is None or moment > handled_until else handled_until
+    step = by_time.get(as_of)
+    if step is None:
+        step = by_time[as_of] = Step(as_of, [], [])
+    return step

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, time
 from decimal import Decimal
 from itertools import groupby
+from operator import attrgetter
 from typing import NamedTuple
 
 from portfolio_manager.portfolio import PortfolioTotals, PortfolioTracker
@@ -49,14 +50,14 @@ class PortfolioFold:
         """Apply candles in order of their close times, and the fills booked up to each; the rest at the end."""
         folded = Folded([], [])
         place = 0
-        for as_of, group in groupby(candles, key=lambda candle: candle.close_time):
+        for as_of, group in groupby(candles, key=attrgetter("close_time")):
             before = self._schedule.handled_until
             is_late = before is not None and as_of <= before
             is_new_day = days_ended(before, as_of)
             missed = None if is_late else self._schedule.due_before(as_of)
             if missed is not None:
                 folded.snapshots.append(Snapshot(missed, self.tracker.totals()))
-            if is_new_day and as_of.timetz().replace(tzinfo=None) != MIDNIGHT:  # nobody saw 00:00: the last worth holds
+            if is_new_day and as_of.time() != MIDNIGHT:  # nobody saw 00:00: the last worth holds
                 folded.day_ends.append(self._end_day())
                 is_new_day = False
             while place < len(fills) and fills[place].as_of <= as_of:

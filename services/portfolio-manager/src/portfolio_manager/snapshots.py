@@ -18,7 +18,8 @@ class SnapshotSchedule:
         """Return the last boundary that passed without a close time of its own, strictly before `as_of`."""
         if self.handled_until is None:
             return None
-        boundary_ms = self._floor_ms(to_milliseconds(as_of) - 1)
+        boundary_ms = to_milliseconds(as_of) - 1
+        boundary_ms -= boundary_ms % self._interval_ms
         return from_milliseconds(boundary_ms) if boundary_ms > to_milliseconds(self.handled_until) else None
 
     def due_at(self, as_of: datetime) -> bool:
@@ -28,9 +29,6 @@ class SnapshotSchedule:
     def handled(self, as_of: datetime) -> None:
         """Move on to `as_of`."""
         self.handled_until = as_of
-
-    def _floor_ms(self, milliseconds: int) -> int:
-        return milliseconds - milliseconds % self._interval_ms
 
 
 def days_ended(before: datetime | None, as_of: datetime) -> bool:
