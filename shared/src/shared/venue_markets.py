@@ -53,4 +53,4 @@ def _near(name: str, markets: Sequence[Market]) -> str:
     if close:
         return f"did you mean {' or '.join(symbols[each] for each in close)}?"
     some = ", ".join(sorted(symbols.values())[:5])
-    return f"it has {len(symbols)} markets, for example {some}" if some else "it lists none"
+    return f"it has {len(markets)} markets, for example {some}" if some else "it lists none"
