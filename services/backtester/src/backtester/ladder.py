@@ -13,7 +13,7 @@ from backtester.options import BacktestOptions
 from backtester.ratios import sorted_marks
 from backtester.result import BacktestResult, CostRung, to_record
 from shared.domain.performance import EquityCurve, FloatArray
-from shared.domain.rounding import minus, plus, times
+from shared.domain.rounding import ZERO, minus, plus, times
 from shared.errors import ConfigError
 from shared.models import to_milliseconds
 
@@ -35,7 +35,8 @@ def cost_ladder(result: BacktestResult, run_again: Callable[[int], BacktestResul
     Returns
     -------
     tuple of CostRung
-        Each says whether it is exact. Priced anew, entries that dearer costs would have made impossible still happen.
+        Each says whether it is exact. Priced anew, entries that dearer costs would have made impossible still happen,
+        and an account that they use up ends with nothing.
     """
     return tuple(_rung(result, factor, run_again) for factor in COST_FACTORS)
 
@@ -75,7 +76,7 @@ def _rung(result: BacktestResult, factor: int, run_again: Callable[[int], Backte
     return CostRung(
         factor=factor,
         paid=factor * paid,
-        final_balance=minus(result.final_balance, times(Decimal(factor - 1), paid)),
+        final_balance=max(ZERO, minus(result.final_balance, times(Decimal(factor - 1), paid))),
         is_exact=False,
         equity=_repriced(result, factor, float(paid)),
     )
@@ -93,4 +94,4 @@ def _repriced(result: BacktestResult, factor: int, paid: float) -> EquityCurve |
     spent = np.concatenate(([0.0], np.cumsum(notionals) / notionals.sum() * paid))
     moments = np.array([to_milliseconds(trade.time) for trade in records], dtype=np.int64)
     count = np.searchsorted(moments, curve.time_ms, side="left" if result.fill == "next-open" else "right")
-    return EquityCurve(curve.time_ms, curve.value - (factor - 1) * spent[count])
+    return EquityCurve(curve.time_ms, np.maximum(curve.value - (factor - 1) * spent[count], 0.0))

@@ -21,7 +21,8 @@ from shared.errors import ConfigError
 
 _ASSETS = "backtester.charts"
 _SLOT = re.compile(r"<!--([a-z_]+)-->")
-_NO_ROW = ("Trial", "Live Limits", "P(Sharpe > 0)")
+_BOX = ("Fills", "Live Limits", "Exits", "Gaps", "Refused", "Ignored", "Slippage Paid", "Largest Fill", "P(Sharpe > 0)")
+_BOX_BELOW = ("Sizing", "Data")
 
 
 def export_html(result: BacktestResult) -> str:
@@ -90,11 +91,16 @@ def _tables(result: BacktestResult, metrics: DetailedMetrics) -> dict[str, str]:
     return {
         "honesty": "".join(f"<div><dt>{_text(k)}</dt><dd>{v}</dd></div>" for k, v in _honesty(result)),
         "notes": f'<ul class="notes">{notes}</ul>' if notes else "",
-        "figures": "".join(f"<tr><td>{_text(k)}</td><td>{_text(v)}</td></tr>" for k, v in figure_rows(metrics)),
+        "figures": "".join(f"<tr><td>{_text(k)}</td><td>{_text(v)}</td></tr>" for k, v in _figures(result, metrics)),
         "ladder": ladder,
         "ladder_how": how,
         "reasons": _reasons(result),
     }
+
+
+def _figures(result: BacktestResult, metrics: DetailedMetrics) -> Rows:
+    box = {*_BOX, *_BOX_BELOW, "Trial"}
+    return [*figure_rows(metrics), *((label, value) for label, value in run_rows(result) if label not in box)]
 
 
 def _honesty(result: BacktestResult) -> Rows:
@@ -107,16 +113,13 @@ def _honesty(result: BacktestResult) -> Rows:
         if result.trial
         else "not counted"
     )
-    rows = [("Trial", trial), ("Live limits", known["Live Limits"])]
-    if "P(Sharpe > 0)" in known:
-        rows.append(("P(Sharpe > 0)", known["P(Sharpe > 0)"]))
-    rows += [(label, value) for label, value in known.items() if label not in _NO_ROW]
-    rows += [("Parameters", ", ".join(f"{name} {value}" for name, value in result.params.items()) or "none")]
+    rows = [("Trial", trial), *((label, known[label]) for label in (*_BOX, *_BOX_BELOW) if label in known)]
+    rows.append(("Parameters", ", ".join(f"{name} {value}" for name, value in result.params.items()) or "none"))
     found = [(label, _text(value)) for label, value in rows]
     hashes = {
         "Data sha256": "" if result.data is None else result.data.sha256,
-        "Strategy sha256": result.code_hash,
-        "Settings hash": result.config_hash,
+        "Strategy code": result.code_hash,
+        "Its settings": result.config_hash,
     }
     return found + [(label, f"<code>{_text(value)}</code>") for label, value in hashes.items() if value]
 

@@ -20,6 +20,7 @@ from shared.models import OrderSide, to_milliseconds
 
 GROUPS_MAIN, GROUPS_SIDE, CANDLES_DRAWN_MAX = 1_500, 500, 1_500
 PAIRS_SHOWN_MAX = 30_000
+PROTECTIVE = frozenset({"stop_loss", "take_profit", "trailing_stop"})  # exits within a candle
 HISTOGRAM_BINS = 40
 
 
@@ -27,7 +28,9 @@ def page_payload(result: BacktestResult, metrics: DetailedMetrics) -> tuple[dict
     """Return what the page draws, as JSON can hold it, and the packed closes (None: not known, or too many)."""
     candles = result.candles
     pairs = PairColumns.of(metrics.trade_pairs)
-    moves = None if candles is None else excursions(pairs, candles)
+    reasons = _exit_reasons(result, metrics)
+    inside = np.array([reason in PROTECTIVE for reason in reasons], dtype=np.bool_)
+    moves = None if candles is None else excursions(pairs, candles, ended_inside=inside)
     packed = None if candles is None else pack_closes(candles)
     payload = {
         "quote": result.symbol.rpartition("/")[2],
@@ -45,7 +48,7 @@ def page_payload(result: BacktestResult, metrics: DetailedMetrics) -> tuple[dict
         },
         "stop_pct": _number(result.options.get("stop_loss_pct")),
         "target_pct": _number(result.options.get("take_profit_pct")),
-        "pairs": _pair_table(result, metrics, pairs, moves),
+        "pairs": _pair_table(pairs, moves, reasons),
         "pairs_total": len(metrics.trade_pairs),
     }
     return payload, packed
@@ -149,16 +152,18 @@ def _groups(groups: Sequence[Group]) -> list[dict[str, Any]]:
     ]
 
 
-def _pair_table(
-    result: BacktestResult, metrics: DetailedMetrics, pairs: PairColumns, moves: Excursions | None
-) -> dict[str, list[Any]]:
-    """Return the newest pairs, a column at a time, oldest first."""
-    reasons = {
+def _exit_reasons(result: BacktestResult, metrics: DetailedMetrics) -> list[str]:
+    known = {
         (record.time, record.symbol): record.reason
         for record in map(to_record, result.trades)
         if record.side == OrderSide.SELL and record.reason
     }
-    shown = slice(max(0, len(metrics.trade_pairs) - PAIRS_SHOWN_MAX), None)
+    return [known.get((pair.exit_time, pair.symbol), "") for pair in metrics.trade_pairs]
+
+
+def _pair_table(pairs: PairColumns, moves: Excursions | None, reasons: list[str]) -> dict[str, list[Any]]:
+    """Return the newest pairs, a column at a time, oldest first."""
+    shown = slice(max(0, len(reasons) - PAIRS_SHOWN_MAX), None)
     numbers: dict[str, FloatArray | IntArray] = {
         "entry_price": pairs.entry_price,
         "exit_price": pairs.exit_price,
@@ -174,8 +179,7 @@ def _pair_table(
         "exit_ms": pairs.exit_ms[shown].tolist(),
         **{name: _rounded(values[shown]) for name, values in numbers.items()},
     }
-    columns["reason"] = [reasons.get((pair.exit_time, pair.symbol), "") for pair in metrics.trade_pairs[shown]]
-    return columns
+    return columns | {"reason": reasons[shown]}
 
 
 def _rounded(values: FloatArray | IntArray) -> list[float]:

@@ -62,7 +62,9 @@ class Group(NamedTuple):
     fees: float
 
 
-def excursions(pairs: PairColumns, data: CandleData) -> Excursions:
+def excursions(
+    pairs: PairColumns, data: CandleData, *, ended_inside: npt.NDArray[np.bool_] | None = None
+) -> Excursions:
     """Return how far the price went against and for each pair while it was held.
 
     Parameters
@@ -71,18 +73,20 @@ def excursions(pairs: PairColumns, data: CandleData) -> Excursions:
         Their fills lie within `data`.
     data : CandleData
         The candles that were traded.
+    ended_inside : ndarray of bool, shape (n_pairs,), optional
+        Whether a pair was closed within the candle that ends at its exit (a stop, a target), not at the candle's edge.
 
     Returns
     -------
     Excursions
-        Highs and lows of the candles from the entry's time up to the exit's, and the exit's price: a candle that was
-        sold at its open, or in which a stop was hit, counts with that price alone.
+        Highs and lows of the candles from the entry's time up to the exit's, and the exit's price. A candle in which
+        a stop or a target was hit counts with that price alone: what came before it and what after is not known.
 
     Source: Sweeney, "Maximum Adverse Excursion", Wiley 1997.
     Example: in at 100, lows 98 and 97, highs 101 and 103, out at 102 -> adverse 3, favourable 3.
     """
     first = np.searchsorted(data.open_time_ms, pairs.entry_ms)
-    last = np.searchsorted(data.open_time_ms, pairs.exit_ms)
+    last = np.searchsorted(data.open_time_ms, pairs.exit_ms) - (0 if ended_inside is None else ended_inside)
     lived = last > first
     lowest, highest = np.minimum(pairs.entry_price, pairs.exit_price), np.maximum(pairs.entry_price, pairs.exit_price)
     if lived.any():

@@ -150,7 +150,7 @@
     })];
   }
 
-  const FILLS_DRAWN_MAX = 1200, CLOSES_DRAWN_MAX = 6000, CANDLES_ENOUGH = 250;
+  const FILLS_DRAWN_MAX = 800, CLOSES_DRAWN_MAX = 6000, CANDLES_ENOUGH = 250;
   function within(times, from, to) {
     const place = (wanted) => { let low = 0, high = times.length; while (low < high) { const mid = (low + high) >> 1; if (times[mid] < wanted) low = mid + 1; else high = mid; } return low; };
     return [place(from), place(to + 1)];
