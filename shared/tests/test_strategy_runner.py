@@ -197,3 +197,37 @@ def test_a_strategy_that_raises_beside_its_candles_is_put_aside_too(ask: Any, an
     assert ask(runner) == answer
     assert runner.fault == f"RuntimeError: {words}"
     assert runner.feed(candle(0)) is None
+
+
+@pytest.mark.parametrize("fault_at", [None, 0, 17])
+@pytest.mark.parametrize("warmup", [1, 10])
+def test_many_candles_at_once_say_what_they_say_one_by_one(fault_at: int | None, warmup: int) -> None:
+    candles = [candle(number, 100 + number % 7) for number in range(40)]
+    candles[5] = msgspec.structs.replace(candles[5], volume=D("NaN"))
+
+    def script(now: Candle) -> Signal | None:
+        if fault_at is not None and now is candles[fault_at]:
+            raise RuntimeError("broken on purpose")
+        return signal_at(now, side="SELL") if now.close % 3 == 0 else None  # a plain word, as plug-ins write it
+
+    one_by_one, at_once = runner_of(script, warmup=warmup), runner_of(script, warmup=warmup)
+    with CallGuard(2.0) as guard:
+        at_once = StrategyRunner(ALPHA, at_once.strategy, STAMP, guard=guard)
+        said = at_once.feed_many(candles[:20]) + [(20 + place, it) for place, it in at_once.feed_many(candles[20:])]
+    expected = [(place, it) for place, now in enumerate(candles) if (it := one_by_one.feed(now)) is not None]
+    assert said == expected
+    assert (at_once.candles_seen, at_once.fault) == (one_by_one.candles_seen, one_by_one.fault)
+    assert len(said) > 5 or fault_at is not None
+
+
+def test_a_candle_that_never_ends_is_interrupted_among_many() -> None:
+    def hang(now: Candle) -> Signal | None:
+        while now.open_time >= candle(3).open_time:
+            pass
+        return signal_at(now)
+
+    with CallGuard(0.05) as guard:
+        runner = StrategyRunner(ALPHA, runner_of(hang).strategy, STAMP, guard=guard)
+        said = runner.feed_many([candle(number) for number in range(9)])
+    assert [place for place, _ in said] == [0, 1, 2]
+    assert "no answer within" in runner.fault

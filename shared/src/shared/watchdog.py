@@ -40,46 +40,47 @@ class CallGuard:
     """Bounds very many short calls with one ticking timer, where a timer of its own for each would cost more than they.
 
     Entered, a call that is still the same one at two ticks is interrupted: after one to two times `seconds`. Not
-    entered, every call has a `deadline` of its own.
+    entered, every call has a `deadline` of its own. While `is_ticking`, a loop for which even `call` is dear may
+    count `calls` and set `is_calling` around each by itself.
     """
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        self._is_ticking = False
-        self._is_calling = False
-        self._calls = 0
+        self.is_ticking = False
+        self.is_calling = False
+        self.calls = 0
         self._calls_at_tick = -1
         self._before: Any = None
         self._timer: tuple[float, float] = (0.0, 0.0)
 
     def call[**P, T](self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what `function` returns, or raise `DeadlineExceeded`."""
-        if not self._is_ticking:
+        if not self.is_ticking:
             with deadline(self.seconds):
                 return function(*args, **kwargs)
-        self._calls += 1
-        self._is_calling = True
+        self.calls += 1
+        self.is_calling = True
         try:
             return function(*args, **kwargs)
         finally:
-            self._is_calling = False
+            self.is_calling = False
 
     def __enter__(self) -> Self:
         """Start ticking, where timer signals arrive."""
-        if threading.current_thread() is threading.main_thread() and not self._is_ticking:
+        if threading.current_thread() is threading.main_thread() and not self.is_ticking:
             self._before = signal.signal(signal.SIGALRM, self._tick)
             self._timer = signal.setitimer(signal.ITIMER_REAL, self.seconds, self.seconds)
-            self._is_ticking = True
+            self.is_ticking = True
         return self
 
     def __exit__(self, *_: object) -> None:
         """Stop ticking and leave signals as they were."""
-        if self._is_ticking:
-            self._is_ticking = False
+        if self.is_ticking:
+            self.is_ticking = False
             signal.setitimer(signal.ITIMER_REAL, *self._timer)
             signal.signal(signal.SIGALRM, self._before)
 
     def _tick(self, _signum: int, _frame: FrameType | None) -> None:
-        if self._is_calling and self._calls == self._calls_at_tick:
+        if self.is_calling and self.calls == self._calls_at_tick:
             raise DeadlineExceeded(f"no answer within {self.seconds:g} s")
-        self._calls_at_tick = self._calls
+        self._calls_at_tick = self.calls
