@@ -21,6 +21,7 @@ from structlog.stdlib import BoundLogger
 
 from shared.clock import Clock
 from shared.db import Database
+from shared.db_session import fetch
 from shared.errors import DatabaseError, LeaseLost
 from shared.models import from_milliseconds
 from shared.process_identity import own_identity, parse_identity
@@ -139,8 +140,7 @@ class Lease:
         """Raise LeaseLost unless the names are still ours; they stay so until the session's transaction ends."""
         is_sqlite = self._database.dialect == "sqlite"
         names = json.dumps(self.names) if is_sqlite else list(self.names)
-        connection = await session.connection()  # text in the driver's own style: this runs in every transaction
-        rows = await connection.exec_driver_sql(_FENCE["sqlite" if is_sqlite else "postgresql"], (names,))
+        rows = await fetch(session, _FENCE["sqlite" if is_sqlite else "postgresql"], (names,))
         found = {name: int(epoch) for name, epoch in rows}
         if not self.epochs or found != self.epochs:
             raise self._lost()
@@ -196,7 +196,7 @@ class Lease:
         if other != self._other:
             self._other = other
             self._log.info("lease.standby", detail=other)
-        return max((row["expires_at"] - now).total_seconds() for row in held)
+        return max(float((row["expires_at"] - now).total_seconds()) for row in held)
 
     def _lost(self) -> LeaseLost:
         names = ", ".join(self.names)
@@ -213,7 +213,7 @@ class Lease:
     async def _sleep(self, seconds: float, stop: asyncio.Event) -> None:
         tasks: list[asyncio.Future[Any]] = [
             asyncio.ensure_future(stop.wait()),
-            asyncio.ensure_future(self._clock.sleep(seconds)),  # type: ignore[arg-type]
+            asyncio.ensure_future(self._clock.sleep(seconds)),
         ]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -104,6 +104,9 @@ def open_database(settings: Settings, database_url: str, clock: Clock) -> Fenced
         durable=not settings.dry_run,
         connections_max=settings.database_connections_max,
         statement_seconds_max=settings.statement_seconds_max,
+        lock_seconds_max=settings.lock_seconds_max,
+        # A holder that sleeps inside a transaction holds up its successor: no longer than the lease lasts.
+        idle_seconds_max=settings.lease_seconds,
     )
     return FencedDatabase(database_url, clock=clock, options=options)
 
