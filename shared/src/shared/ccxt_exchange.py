@@ -61,8 +61,11 @@ class CcxtExchange:
         ]
         return find_markets(wanted, known, self.name)
 
-    async def candles(self, symbol: str, timeframe: str, since_ms: int, limit: int) -> list[list[Any]]:
-        """Return rows `[open time, open, high, low, close, volume]` from `since_ms` on; the newest may be forming."""
+    async def candles(self, symbol: str, timeframe: str, since_ms: int | None, limit: int) -> list[list[Any]]:
+        """Return rows `[open time, open, high, low, close, volume]` from `since_ms` on (None: the newest ones).
+
+        The newest of all may still be forming.
+        """
         rows: list[list[Any]] = await self._call("fetch_ohlcv", symbol, timeframe, since_ms, limit)
         return rows
 

@@ -23,6 +23,7 @@ from shared.resilience import Backoff
 from shared.venue_markets import Market
 
 ROWS_MAX = 500
+NEWEST_ROWS = 2
 BATCH_CANDLES_MAX = 500
 CLOSE_WAIT_SECONDS = 1.0  # after a candle's end, until the exchange is asked for it
 AGAIN_SECONDS = 2.0  # while the exchange does not show a candle that has closed
@@ -177,10 +178,10 @@ class CcxtFeed:
 
     async def _poll(self, stream: StreamKey) -> bool:
         """Ask for what came after the last candle seen; return whether there was any."""
-        step_ms = TIMEFRAME_SECONDS[stream.timeframe] * 1000
         last_ms = self._last_open_ms.get(stream)
-        since_ms = last_ms + step_ms if last_ms is not None else self._now_ms() - 2 * step_ms
-        rows, forming = await self._closed_rows(stream, since_ms, ROWS_MAX)
+        step_ms = TIMEFRAME_SECONDS[stream.timeframe] * 1000
+        since_ms = last_ms + step_ms if last_ms is not None else None
+        rows, forming = await self._closed_rows(stream, since_ms, ROWS_MAX if last_ms is not None else NEWEST_ROWS)
         fresh = [row for row in rows if last_ms is None or row[0] > last_ms]
         for row in fresh:
             self._intake.offer(_candle(stream, row))
@@ -198,9 +199,9 @@ class CcxtFeed:
             self._intake.offer_opened(CandleOpened(**stream._asdict(), open_time=moment, open=format(price, "f")))
 
     async def _closed_rows(
-        self, stream: StreamKey, since_ms: int, limit: int
+        self, stream: StreamKey, since_ms: int | None, limit: int
     ) -> tuple[list[list[Any]], list[Any] | None]:
-        """Return the closed rows from `since_ms` on, and the forming one."""
+        """Return the closed rows from `since_ms` on (None: the newest), and the forming one."""
         market = self._markets[stream.symbol]
         answer = await self._exchange.candles(market.symbol, stream.timeframe, since_ms, limit)
         rows = sorted((row for row in answer if len(row) >= 6 and isinstance(row[0], int)), key=lambda row: row[0])
