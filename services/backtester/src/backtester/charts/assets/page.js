@@ -290,6 +290,7 @@
     if (change["xaxis.autorange"]) show(null);
     else if ("xaxis.range[0]" in change) show([change["xaxis.range[0]"], change["xaxis.range[1]"]]);
   });
+  matchMedia("(max-width: 700px)").addEventListener("change", drawAll);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
   byId("theme").onclick = () => {
     const root = document.documentElement;
