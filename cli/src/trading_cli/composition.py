@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
 
 import structlog
 
@@ -19,18 +21,21 @@ from shared.broker import Broker
 from shared.clock import Clock, SystemClock
 from shared.config import SERVICE_PORTS, Settings
 from shared.db import Database
+from shared.domain.effects import Effect
 from shared.embedded_bus import EmbeddedBus
+from shared.errors import StateLocked
 from shared.events import ORDER_STREAM, SIGNAL_STREAM
 from shared.healthcheck import HealthCheckServer
 from shared.instances import RunPlan, plan_run
+from shared.lease import FencedDatabase, Lease
 from shared.metrics import ServiceMetrics
 from shared.observation import Observer, Sights, observing
+from shared.order_latency import OrderLatency
 from shared.outbox import OutboxLimits, OutboxRelay
 from shared.service import open_notifier, supervise
-from shared.standalone import ServiceParts, open_broker, open_health
+from shared.standalone import ServiceParts, open_broker, open_database, open_health
 from strategy_engine.loop import EngineLoop
 from strategy_engine.main import build_engine
-from trading_cli.latency import LatencyProbe
 from trading_cli.state_dir import database_url
 
 END_POLL_SECONDS = 0.02
@@ -46,36 +51,25 @@ class Platform:
     database: Database
     broker: Broker
     bus: EmbeddedBus | None
+    lease: Lease | None
     collector: Collector
     engine: EngineLoop
     executor: ExecutorLoop
     portfolio: PortfolioLoop
     relay: OutboxRelay
     health: HealthCheckServer
-    latency: LatencyProbe
+    latency: OrderLatency
     clock: Clock
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run every service until `stop`, or until a replay has been handled by all of them."""
         log = structlog.stdlib.get_logger("up")
-        done = asyncio.Event()
 
         async def collect() -> None:
             await self.collector.run(stop)
             if not stop.is_set():
                 await self._until_all_handled(stop)
-            done.set()
             stop.set()
-
-        async def watch_bus() -> None:
-            assert self.bus is not None
-            watcher = asyncio.create_task(self.bus.supervise(lambda _code: self.relay.resend_all()))
-            ending = asyncio.create_task(stop.wait())
-            await asyncio.wait({watcher, ending}, return_when=asyncio.FIRST_COMPLETED)
-            ending.cancel()
-            if watcher.done():
-                watcher.result()
-            watcher.cancel()
 
         tasks = {
             "data-collector": collect,
@@ -84,8 +78,11 @@ class Platform:
             "portfolio-manager": lambda: self.portfolio.run(stop),
             "outbox": lambda: self.relay.run(stop),
         }
-        if self.bus is not None:
-            tasks["bus"] = watch_bus
+        bus, lease = self.bus, self.lease
+        if bus is not None:
+            tasks["bus"] = lambda: _until(stop, bus.supervise(lambda _code: self.relay.resend_all()))
+        if lease is not None:
+            tasks["lease"] = lambda: _until(stop, lease.keep())
         await supervise(tasks, stop, log)
 
     async def _until_all_handled(self, stop: asyncio.Event) -> None:
@@ -103,10 +100,13 @@ async def open_platform(settings: Settings, *, redis_url: str = "", db_url: str 
     clock = SystemClock()
     plan = plan_run(settings)
     async with AsyncExitStack() as stack:
-        database = Database(db_url or database_url(settings.state), durable=not settings.dry_run, clock=clock)
+        database = open_database(settings, db_url or database_url(settings.state), clock)
         stack.push_async_callback(database.close)
         await database.init_tables()
         await database.stamp_mode(settings.trading_mode, settings.quote_asset)
+        lease = await _take_lease(settings, database, clock) if db_url else None  # a state's own file has a lock
+        if lease is not None:
+            stack.push_async_callback(lease.release)
         bus = None if redis_url else await stack.enter_async_context(EmbeddedBus(settings.state, clock=clock))
         broker = open_broker(settings, redis_url or (bus.url if bus else ""), clock)
         stack.push_async_callback(broker.close)
@@ -116,7 +116,7 @@ async def open_platform(settings: Settings, *, redis_url: str = "", db_url: str 
         log = structlog.stdlib.get_logger("up")
         health = open_health(settings, "up", settings.health_port, clock)
         common = ServiceParts(database, broker, notifier, health, metrics, clock, log)
-        platform = await _build(settings, plan, common, bus)
+        platform = await _build(settings, plan, common, bus, lease)
         for name, check in (
             ("database", database.ping),
             ("bus", broker.ping),
@@ -149,7 +149,30 @@ def _observers(settings: Settings, common: ServiceParts) -> list[Observer]:
     return [Observer("up", settings, common.metrics, shared), *each]
 
 
-async def _build(settings: Settings, plan: RunPlan, common: ServiceParts, bus: EmbeddedBus | None) -> Platform:
+async def _until(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Run `work`, which never ends by itself, until `stop`; its error is raised."""
+    task, ending = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({task, ending}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            task.result()
+    finally:
+        ending.cancel()
+        task.cancel()
+
+
+async def _take_lease(settings: Settings, database: FencedDatabase, clock: Clock) -> Lease:
+    """Take the place of all four services in a database that others may use too."""
+    log = structlog.stdlib.get_logger("up")
+    lease = Lease(database, tuple(SERVICE_PORTS), seconds=settings.lease_seconds, clock=clock, log=log)
+    if not await lease.take():
+        raise StateLocked(f"{database}: {await lease.other_holder()}; stop it, or give another --database-url")
+    return lease
+
+
+async def _build(
+    settings: Settings, plan: RunPlan, common: ServiceParts, bus: EmbeddedBus | None, lease: Lease | None
+) -> Platform:
     """Return the four services on common ground, each with metrics and a log of its own."""
 
     def parts(service: str) -> ServiceParts:
@@ -160,10 +183,17 @@ async def _build(settings: Settings, plan: RunPlan, common: ServiceParts, bus: E
     database, broker, clock = common.database, common.broker, common.clock
     limits = OutboxLimits(outbox_rows_max=settings.outbox_rows_max)
     relay = OutboxRelay(database, broker, topics=[SIGNAL_STREAM, ORDER_STREAM], limits=limits, clock=clock)
-    latency = LatencyProbe(clock)
-    own = parts("data-collector")
+    own, executing = parts("data-collector"), parts("order-executor")
+    latency = OrderLatency(executing.metrics.order_latency)
+
+    def announced(watermark: datetime) -> None:
+        latency.announced(watermark, clock.monotonic())
+
+    def committed(effects: Sequence[Effect]) -> None:
+        latency.committed(effects, clock.monotonic())
+
     collector = await build_collector(
-        settings, CollectorPorts(database, broker, clock, own.metrics, own.log, latency.announced)
+        settings, CollectorPorts(database, broker, clock, own.metrics, own.log, announced)
     )
     return Platform(
         settings=settings,
@@ -171,9 +201,10 @@ async def _build(settings: Settings, plan: RunPlan, common: ServiceParts, bus: E
         database=database,
         broker=broker,
         bus=bus,
+        lease=lease,
         collector=collector,
         engine=build_engine(settings, plan, parts("strategy-engine"), relay),
-        executor=build_executor(settings, plan, parts("order-executor"), relay, on_effects=latency.committed),
+        executor=build_executor(settings, plan, executing, relay, on_effects=committed),
         portfolio=build_portfolio(settings, parts("portfolio-manager")),
         relay=relay,
         health=common.health,

@@ -42,7 +42,7 @@ async def show_live(platform: Platform, stop: asyncio.Event, every_seconds: floa
             overview = await read_overview(platform.database, memory)
             if platform.clock.monotonic() - checked_at > LEDGER_CHECK_SECONDS:
                 checked_at, verification = platform.clock.monotonic(), await verify_database(platform.database)
-            latency = platform.latency.percentiles()
+            latency = platform.latency.percentiles_ms()
             moment = render(overview, platform.settings, verification, latency, platform.engine.notices())
             live.update(moment, refresh=True)
             await platform.clock.sleep(every_seconds)

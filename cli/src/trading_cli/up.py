@@ -81,7 +81,7 @@ class UpRun:
                         task.cancel()
                 await asyncio.gather(*(task for task in (view, timer) if task is not None), return_exceptions=True)
             seconds = self._clock.monotonic() - started
-            report = await make_report(platform.database, before, seconds, platform.latency.percentiles())
+            report = await make_report(platform.database, before, seconds, platform.latency.percentiles_ms())
             verification = await verify_database(platform.database)
         if self._json_path is not None:
             self._json_path.write_bytes(to_json(report))

@@ -16,6 +16,7 @@ from order_executor.risk_manager import RiskManager
 from shared.broker_memory import MemoryBroker
 from shared.db import Database
 from shared.errors import ConfigError, DatabaseUnavailable
+from shared.events import correlation_of
 from shared.models import InstanceKey, OrderSide, OrderStatus, Signal
 from shared.sa_models import AccountRow, ControlRow, DecisionRow, OrderRow, SignalRow, StrategyPositionRow
 from shared.testing.builders import BTC, ETH, START, signal
@@ -59,7 +60,7 @@ async def test_a_signal_becomes_a_pending_order_that_is_stored_and_published(
     assert [row.id for row in await rows_of(database, SignalRow)] == [wanted.id]
     events = [message.event for message in await bus.read("orders")]
     assert [event.data.id for event in events if event] == [order.id]
-    assert [event.correlation_id for event in events if event] == [wanted.id]
+    assert [event.correlation_id for event in events if event] == [correlation_of(wanted)]
 
 
 async def test_the_same_signal_twice_makes_one_order(executor: OrderExecutor, database: Database) -> None:

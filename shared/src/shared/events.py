@@ -11,7 +11,7 @@ import msgspec
 
 from shared.clock import random_id
 from shared.errors import MalformedMessage
-from shared.models import Candle, Order, Signal, to_utc
+from shared.models import TIMEFRAME_DELTA, Candle, Order, Signal, to_milliseconds, to_utc
 
 EVENT_VERSION = 1
 
@@ -226,6 +226,20 @@ def _business_time(data: Any) -> datetime | None:
     if isinstance(data, Signal | Order):
         return data.created_at
     return None
+
+
+def correlation_of(data: Candle | Signal | Order) -> str:
+    """Return the id that a candle, its signals, their orders and fills have in common: the candle's envelope id.
+
+    An order without a signal (a stop) belongs to the candle at whose close it was made. Example:
+    `candles.BTC_USDT.1m:1735689600000`.
+    """
+    if isinstance(data, Candle):
+        open_time = data.open_time
+    else:
+        known = data.candle_open_time if isinstance(data, Signal) else None
+        open_time = known or data.created_at - TIMEFRAME_DELTA[data.timeframe]
+    return f"{candle_stream(data.symbol, data.timeframe)}:{to_milliseconds(open_time)}"
 
 
 def candle_stream(symbol: str, timeframe: str) -> str:

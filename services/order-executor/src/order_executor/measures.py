@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from shared.domain.book import Book
 from shared.domain.effects import REFUSED, Closed, Declined, Effect, Filled, Placed
+from shared.domain.risk import ControlState
 from shared.domain.rounding import times
 from shared.metrics import ServiceMetrics
 from shared.models import OrderStatus
@@ -28,11 +29,12 @@ def count_effects(metrics: ServiceMetrics, effects: Sequence[Effect]) -> None:
 
 
 def show_account(metrics: ServiceMetrics, book: Book) -> None:
-    """Set equity, drawdown, the day's profit and loss, and the exposure of every symbol."""
+    """Set equity, drawdown, the day's profit and loss, what the account may do, and the exposure of every symbol."""
     figures = book.figures
     peak = figures.equity_peak
     metrics.equity(float(figures.equity), float(1 - figures.equity / peak) if peak > 0 else 0.0)
     metrics.pnl("day", float(figures.day_pnl))
+    metrics.control(figures.state if book.control is ControlState.ACTIVE else book.control)
     if figures.equity > 0:
         for symbol, mark in book.marks.items():
             metrics.exposure(symbol, float(times(book.held(symbol), mark) / figures.equity))

@@ -13,7 +13,7 @@ from shared.domain.book import Book, SubAccount
 from shared.domain.effects import Closed, Declined, Effect, Filled, Placed
 from shared.domain.ledger import ledger_entries
 from shared.domain.rounding import ZERO, money, plus, ratio, times
-from shared.events import ORDER_STREAM, OrderEvent
+from shared.events import ORDER_STREAM, OrderEvent, correlation_of
 from shared.models import Fill, Order, Signal
 
 Row = dict[str, Any]
@@ -140,10 +140,10 @@ def account_row(book: Book, *, account: str, mode: str, quote_asset: str, as_of:
 
 
 def order_event(order: Order) -> OrderEvent:
-    """Return an order's envelope; its correlation id is the signal that caused it."""
+    """Return an order's envelope; its correlation id is the candle at whose close it was made."""
     event_id = derived_id(order.id, order.status.value, order.filled_quantity)
     return OrderEvent(
-        data=order, as_of=order.filled_at or order.created_at, id=event_id, correlation_id=order.signal_id or order.id
+        data=order, as_of=order.filled_at or order.created_at, id=event_id, correlation_id=correlation_of(order)
     )
 
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from shared.broker import Broker, Message
 from shared.domain.matching import signal_age_max
-from shared.events import SIGNAL_STREAM, SignalEvent
+from shared.events import SIGNAL_STREAM, SignalEvent, correlation_of
 from shared.models import TIMEFRAME_DELTA, Candle, InstanceKey, Signal
 from shared.strategy import BaseStrategy
 from shared.strategy_runner import CALL_SECONDS_MAX, InstanceStamp, StrategyRunner
@@ -109,4 +109,5 @@ class StrategyEngine:
 
 def signal_event(signal: Signal, correlation_id: str = "") -> SignalEvent:
     """Return a signal's envelope: the signal's id is the event's, so a repeated signal is the same message."""
-    return SignalEvent(data=signal, as_of=signal.created_at, id=signal.id, correlation_id=correlation_id or signal.id)
+    origin = correlation_id or correlation_of(signal)
+    return SignalEvent(data=signal, as_of=signal.created_at, id=signal.id, correlation_id=origin)

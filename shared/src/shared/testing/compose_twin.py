@@ -126,7 +126,7 @@ class ComposeTwin:
     def wait_until_healthy(self, names: Sequence[str]) -> None:
         """Return when each service's own health check of the file passes."""
         for name in names:
-            self._wait(name, lambda name=name: get(self.url(name))[0] == 200)  # type: ignore[misc]
+            self._wait(name, lambda name=name: get(self.url(name))[0] == 200)
             test = self.services[name]["healthcheck"]["test"]
             assert test[0] == "CMD", name
             own_port = re.compile(r"127\.0\.0\.1:\d+")
