@@ -20,7 +20,7 @@ from backtester.options import BacktestOptions
 from backtester.ratios import sorted_marks
 from backtester.result import BacktestResult, RunSeconds, option_values
 from backtester.statistics.probabilistic import probabilistic_sharpe
-from backtester.trials import Trial, record_trial
+from backtester.trials import Trial, record_trials
 from shared.candle_files import check_stream
 from shared.clock import Clock, SystemClock
 from shared.domain.performance import DAYS_A_YEAR, FloatArray, daily_equity, sharpe_ratio, simple_returns
@@ -167,9 +167,11 @@ def _counted(result: BacktestResult, request: BacktestRequest, plugin: StrategyP
         sharpe_daily=_sharpe_daily(result),
     )
     try:
-        return msgspec.structs.replace(result, trial=record_trial(request.trials, trial))
+        recorded = record_trials(request.trials, [trial])
     except ConfigError as error:
         return msgspec.structs.replace(result, notes=(*result.notes, str(error)))
+    notes = (*result.notes, recorded.notice) if recorded.notice else result.notes
+    return msgspec.structs.replace(result, trial=recorded.number, notes=notes)
 
 
 def _probabilistic_sharpe(result: BacktestResult) -> float | None:
