@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
+from paper_exchange.faults.board import FaultBoard, Moment
+from paper_exchange.faults.control import PREFIX, PaperControl
+from paper_exchange.faults.plan import FaultPlan
+from paper_exchange.faults.publisher import FramePublisher
+from paper_exchange.faults.requests import cut, meet_faults
+from paper_exchange.listener import HOST, Listener
 from paper_exchange.market.numbers import SCALE
 from paper_exchange.market.run import MarketRun
 from paper_exchange.market.run_plan import Alignment
@@ -25,10 +30,8 @@ from paper_exchange.streams.hub import StreamHub
 from paper_exchange.streams.names import StreamPath, read_path
 from shared.clock import Clock
 from shared.domain.rounding import Instrument
-from shared.errors import ConfigError
 
-HOST: Final = "127.0.0.1"
-_STOP_SECONDS_MAX: Final = 1.0
+_LOOK_SECONDS: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,7 @@ class ExchangeOptions:
     budget: BudgetRules = field(default_factory=BudgetRules)
     connection: ConnectionRules = field(default_factory=ConnectionRules)
     instruments: Mapping[str, Instrument] = field(default_factory=dict)
+    faults: FaultPlan = field(default_factory=FaultPlan)
 
 
 class PaperExchange:
@@ -68,29 +72,30 @@ class PaperExchange:
         self._options, self._clock = options, clock
         self.market = MarketRun(recording, clock, speed=options.speed, alignment=options.alignment)
         self.hub = StreamHub()
-        self.market.listen(StreamAnnouncer(self.market, self.hub))
+        self.faults = FaultBoard(options.faults)
+        publisher = FramePublisher(self.hub, self.faults, self.market.seconds)
+        self._announcer = StreamAnnouncer(self.market, self.hub, publisher, clock)
+        self.market.listen(self._announcer)
         self.rest = RestService(self.market, _rules(recording, options.instruments), options.budget)
+        self._control = PaperControl(self.faults, self._status)
+        self._listener = Listener(options.port, clock)
         self._connections: set[StreamConnection] = set()
         self._connected_at: deque[float] = deque()
-        self._runner: web.AppRunner | None = None
         self._playing: asyncio.Task[None] | None = None
-        self.urls = ExchangeUrls(options.port)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def urls(self) -> ExchangeUrls:
+        """Return where the exchange is; before `start` with the port that was asked for."""
+        return ExchangeUrls(self._listener.port)
 
     async def start(self) -> ExchangeUrls:
         """Listen and let the market begin; a port that cannot be had is a `ConfigError`."""
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._handle)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=_STOP_SECONDS_MAX)
-        await self._runner.setup()
-        try:
-            await web.TCPSite(self._runner, HOST, self.urls.port).start()
-        except (OSError, OverflowError) as error:
-            await self._runner.cleanup()
-            taken = getattr(error, "errno", None) == errno.EADDRINUSE
-            why = "in use by another program" if taken else str(getattr(error, "strerror", None) or error)
-            raise ConfigError(f"port {self.urls.port} on {HOST}: {why}; give another one, or 0 for any") from None
-        self.urls = ExchangeUrls(int(self._runner.addresses[0][1]))
+        await self._listener.start(app)
         self._playing = asyncio.create_task(self.market.run())
+        self._tasks = [asyncio.create_task(self._announcer.run()), asyncio.create_task(self._break_machine())]
         if not self._options.wait:
             self.market.begin()
         return self.urls
@@ -99,12 +104,11 @@ class PaperExchange:
         """Hang up on everybody and stop listening."""
         for connection in list(self._connections):
             connection.hang_up(1001, "")
-        if self._playing is not None:
-            self._playing.cancel()
-            await asyncio.gather(self._playing, return_exceptions=True)
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
+        tasks = [*self._tasks, self._playing] if self._playing is not None else self._tasks
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._listener.stop()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[ExchangeUrls]:
@@ -119,11 +123,39 @@ class PaperExchange:
         assert self._playing is not None, "the exchange was not started"
         await asyncio.shield(self._playing)
 
+    def _moment(self) -> Moment:
+        candle = max((market.candle_number for market in self.market.markets.values()), default=0)
+        return Moment(candle, self.market.seconds())
+
+    def _status(self) -> dict[str, Any]:
+        plan = self.market.plan
+        return {
+            "server_ms": self.market.server_ms(),
+            "market_ms": None if plan is None else int(self.market.market_ms()),
+            "shift_ms": None if plan is None else plan.shift_ms,
+            "speed": self.market.speed,
+            "is_over": self.market.is_over,
+            "candles_closed": {market.symbol: market.base.total for market in self.market.markets.values()},
+            "connections": len(self._connections),
+            "faults": self.faults.report(),
+        }
+
     async def _handle(self, request: web.Request) -> web.StreamResponse:
+        if request.path.startswith(PREFIX):
+            return await self._control.answer(request)
         path = read_path(request.path, request.query.get("streams"))
-        if path is None or request.headers.get("Upgrade", "").lower() != "websocket":
+        if path is not None and request.headers.get("Upgrade", "").lower() == "websocket":
+            return await self._connect(request, path)
+        faults = self.faults.of_request(request.path, self._moment())
+        if not faults:
             return self.rest.answer(request)
-        return await self._connect(request, path)
+        weight_max, now_ms = self._options.budget.weight_max, self.market.server_ms()
+        spoiled = await meet_faults(faults, self._clock, weight_max=weight_max, now_ms=now_ms)
+        if spoiled.is_cut:
+            cut(request)
+        if spoiled.error is not None:
+            return self.rest.refuse(request.remote or "", spoiled.error)
+        return spoiled.page or self.rest.answer(request, rows_hidden=spoiled.rows_hidden)
 
     async def _connect(self, request: web.Request, path: StreamPath) -> web.StreamResponse:
         if self._connects_too_often():
@@ -145,6 +177,17 @@ class PaperExchange:
             return True
         self._connected_at.append(now)
         return False
+
+    async def _break_machine(self) -> None:
+        """Refuse connections when a fault says so, once a candle at most."""
+        candles: dict[str, int] = {}
+        while True:
+            await self._clock.sleep(_LOOK_SECONDS)
+            moment = self._moment()
+            for fault in self.faults.of_machine(moment) if self.market.plan is not None else ():
+                if fault["after_seconds"] >= 0 or candles.get(fault.name) != moment.candle:
+                    candles[fault.name] = moment.candle
+                    await self._listener.refuse(fault["seconds"], cut=fault["cut"])
 
 
 def _rules(recording: Recording, known: Mapping[str, Instrument]) -> dict[str, Instrument]:

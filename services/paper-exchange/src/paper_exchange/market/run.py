@@ -75,6 +75,10 @@ class MarketRun:
         """Return server time: the wall clock."""
         return to_milliseconds(self._clock.now())
 
+    def seconds(self) -> float:
+        """Return the seconds of machine time since the beginning, 0 before it."""
+        return 0.0 if self.plan is None else self._clock.monotonic() - self._began_at
+
     def begin(self) -> None:
         """Fix the stamps and let time pass; a second call does nothing."""
         if self.plan is not None:

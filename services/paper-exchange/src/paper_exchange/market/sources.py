@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from itertools import count
 from math import lcm
 from pathlib import Path
 from typing import Final
+
+import numpy as np
 
 from paper_exchange.market.run_plan import Alignment, RunPlan, RunSpan, plan_run
 from paper_exchange.market.symbol_market import SymbolMarket
@@ -16,8 +21,11 @@ from shared.candle_columns import CandleColumns
 from shared.candle_files import CandleFile, read_candle_file
 from shared.config_values import DataFile
 from shared.errors import ConfigError
+from shared.models import TIMEFRAME_SECONDS, to_milliseconds
+from shared.synthetic_market import DAY_MS, SyntheticMarket, combine_minutes
 
 HISTORY_CANDLES: Final = 400
+SIMULATION_START: Final = datetime(2025, 1, 1, tzinfo=UTC)  # where a simulated run begins, before its stamps move
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +70,43 @@ def file_recording(files: Iterable[CandleFile], history_candles: int | None = No
             f"history: {history_candles} candles before the run leave nothing to play; ask for fewer, or give longer files"
         )
     return Recording(tapes, RunSpan(first_ms, end_ms, grid_ms))
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedOptions:
+    """A market made of a seed; its shortest timeframe is what every other one is made of.
+
+    `run_hours` is how far the market lies behind the clock when it begins at a speed above one.
+    """
+
+    symbols: tuple[str, ...] = ("BTC/USDT", "ETH/USDT")
+    timeframes: tuple[str, ...] = ("1m",)
+    seed: int = 1
+    history_candles: int = HISTORY_CANDLES
+    run_hours: float = 24.0
+
+
+def simulated_recording(options: SimulatedOptions) -> Recording:
+    """Return the recording of simulated symbols: no end, and the same candles for the same seed."""
+    timeframe = min(options.timeframes, key=lambda name: TIMEFRAME_SECONDS[name])
+    step_ms = TIMEFRAME_SECONDS[timeframe] * 1000
+    start_ms = to_milliseconds(SIMULATION_START)
+    first_ms = start_ms - options.history_candles * step_ms
+    tapes = {}
+    for symbol in options.symbols:
+        days = _days(SyntheticMarket(symbol, options.seed), timeframe, first_ms)
+        tapes[symbol, timeframe] = CandleTape(symbol, step_ms, next(days), partial(next, days))
+    return Recording(tapes, RunSpan(start_ms, start_ms + int(options.run_hours * 3_600_000), step_ms, endless=True))
+
+
+def _days(market: SyntheticMarket, timeframe: str, first_ms: int) -> Iterator[CandleColumns]:
+    """Yield a day's candles at a time from `first_ms` on, rounded as the exchange writes numbers."""
+    for day in count(first_ms // DAY_MS):
+        columns = combine_minutes(market.minutes(day), timeframe)
+        there = columns.open_time_ms >= first_ms
+        if there.any():
+            first, high, low, last, volume = (np.round(part[there], 8) for part in columns[1:])
+            yield CandleColumns(columns.open_time_ms[there], first, high, low, last, volume)
 
 
 def read_files(data: Iterable[DataFile]) -> list[CandleFile]:

@@ -9,7 +9,8 @@ from typing import Final
 
 from paper_exchange.market.intervals import INTERVALS, bucket, length_ms
 from paper_exchange.market.numbers import SCALE
-from paper_exchange.market.tape import CandleTape, Kline, Trade
+from paper_exchange.market.splits import TRADES_A_CANDLE
+from paper_exchange.market.tape import FIRST_TRADE_ID, CandleTape, Kline, Trade
 from shared.models import split_symbol
 
 _ROWS_AT_ONCE = 20_000
@@ -58,15 +59,16 @@ class SymbolMarket:
         self.tapes = dict(sorted(tapes.items(), key=lambda item: item[1].step_ms))
         self.base_interval, self.base = next(iter(self.tapes.items()))
         self.progress: dict[str, int] = dict.fromkeys(self.tapes, 0)
+        self._total_before = self.base.total
         self.made: Final = tuple(
             name for name in INTERVALS if name not in self.tapes and length_ms(name) > self.base.step_ms
         )
         self._made = {name: _MadeCandles() for name in self.made}
 
     @property
-    def is_open(self) -> bool:
-        """Return whether there has been a price at all."""
-        return self.base.closed > 0 or self.progress[self.base_interval] > 0
+    def candle_number(self) -> int:
+        """Return the number of the shortest candle that is not over, 1 at the beginning of the run."""
+        return self.base.total - self._total_before + 1
 
     def forming(self, interval: str) -> Kline | None:
         """Return the candle of `interval` that is not over, None between two candles."""
@@ -135,10 +137,59 @@ class SymbolMarket:
         forming = self.base.forming(progress)
         return self.base.trades(self.base.closed)[: forming.trades]
 
-    def last_price(self) -> int:
-        """Return the newest price in units."""
-        kline = self.forming(self.base_interval) or self.base.klines(self.base.closed - 1, self.base.closed)[0]
-        return round(kline.close * SCALE)
+    def last_trade(self) -> Trade:
+        """Return the newest trade; before the first one, a trade of nothing at the first known price."""
+        newest = self.recent_trades(1)
+        if newest:
+            return newest[0]
+        row = max(self.base.closed - 1, 0)
+        open_ms, price = int(self.base.open_ms[row]), self.base.columns(row, row + 1).open[0]
+        return Trade(FIRST_TRADE_ID - 1, round(float(price) * SCALE), 0, open_ms, False)
+
+    def trade_before(self, trade: Trade) -> Trade:
+        """Return the trade before `trade`, itself when it is the first."""
+        earlier = self.trades_from(trade.id - 1, 1)
+        return earlier[0] if earlier else trade
+
+    def trades_from(self, trade_id: int, limit: int) -> list[Trade]:
+        """Return the trades from an id on, oldest first."""
+        row = max(self.base.row_of_trade(trade_id), 0)
+        found: list[Trade] = []
+        while row < self.base.closed and len(found) < limit:
+            found += [trade for trade in self.base.trades(row) if trade.id >= trade_id]
+            row += 1
+        if len(found) < limit:
+            found += [trade for trade in self.forming_trades() if trade.id >= trade_id]
+        return found[:limit]
+
+    def trades_between(self, since_ms: int, until_ms: int, limit: int) -> list[Trade]:
+        """Return the trades of [since_ms, until_ms], oldest first."""
+        start, stop = self.base.rows_between(since_ms - self.base.step_ms + 1, until_ms + 1)
+        found: list[Trade] = []
+        for row in range(start, stop):
+            found += self.base.trades(row)
+            if len(found) > limit + 2 * TRADES_A_CANDLE:
+                break
+        else:
+            found += self.forming_trades()
+        return [trade for trade in found if since_ms <= trade.at_ms <= until_ms][:limit]
+
+    def summary(self, length_ms: int) -> Kline | None:
+        """Return one candle of the last `length_ms`, the forming one included; None before the first."""
+        newest = self.forming(self.base_interval)
+        end_ms = newest.close_ms if newest is not None else self._closed_until_ms()
+        rows = self.base.klines(*self.base.rows_between(end_ms - length_ms, end_ms))
+        if newest is not None:
+            rows.append(newest)
+        return combine(rows, end_ms - length_ms, end_ms) if rows else None
+
+    def close_before(self, open_ms: int) -> float | None:
+        """Return the close of the last candle that opened before `open_ms`, None without one."""
+        _, stop = self.base.rows_between(0, open_ms)
+        return float(self.base.columns(stop - 1, stop).close[0]) if stop else None
+
+    def _closed_until_ms(self) -> int:
+        return int(self.base.open_ms[self.base.closed - 1]) + self.base.step_ms if self.base.closed else 0
 
     def _fold(self, interval: str) -> None:
         """Put the base rows closed since the last time into the candle of `interval` that grows."""

@@ -23,6 +23,7 @@ ROWS_MAX: Final = 3_000_000
 FIRST_TRADE_ID: Final = 1_000_001
 _REFILL_ROWS = 64
 _TICK_ROWS = 5_000
+_LOTS_A_CANDLE = 5_000  # of a level in the book: a usual candle is about ten levels deep
 
 
 class Kline(NamedTuple):
@@ -54,7 +55,7 @@ class Trade(NamedTuple):
 
 
 class CandleTape:
-    """The rows of one stream in order. `closed` of them are over, the next one may be forming."""
+    """The rows of one stream in order. `closed` of those kept are over, `total` since the first one ever."""
 
     def __init__(
         self, symbol: str, step_ms: int, columns: CandleColumns, refill: Callable[[], CandleColumns] | None = None
@@ -64,9 +65,12 @@ class CandleTape:
         self._columns = columns
         self.tick = price_tick(np.concatenate([part[-_TICK_ROWS:] for part in columns[1:5]]))
         self.scale = quantity_scale(float(columns.volume.max()))
+        self.lot = max(1, int(float(columns.volume.mean()) * self.scale) // _LOTS_A_CANDLE)
         self._first_ids = self._ids(columns, FIRST_TRADE_ID)
         self._next_id = int(self._first_ids[-1]) + self._counts(columns)[-1]
         self.closed = 0
+        self.total = 0
+        self._shift_ms = 0
 
     @property
     def open_ms(self) -> npt.NDArray[np.int64]:
@@ -74,7 +78,8 @@ class CandleTape:
         return self._columns.open_time_ms
 
     def shift(self, shift_ms: int) -> None:
-        """Move every stamp."""
+        """Move every stamp, also of rows to come."""
+        self._shift_ms += shift_ms
         self._columns = self._columns._replace(open_time_ms=self._columns.open_time_ms + shift_ms)
 
     def next_open_ms(self) -> int | None:
@@ -86,6 +91,7 @@ class CandleTape:
     def close_one(self) -> None:
         """Say that the forming row is over."""
         self.closed += 1
+        self.total += 1
 
     def rows_between(self, since_ms: int, until_ms: int) -> tuple[int, int]:
         """Return the numbers [start, stop) of the closed rows with since_ms <= open time < until_ms."""
@@ -176,6 +182,7 @@ class CandleTape:
         return first_id + np.cumsum(counts) - counts
 
     def _extend(self, more: CandleColumns) -> None:
+        more = more._replace(open_time_ms=more.open_time_ms + self._shift_ms)
         surplus = max(0, min(self.closed, len(self.open_ms) + len(more.open_time_ms) - ROWS_MAX))
         ids = self._ids(more, self._next_id)
         self._next_id = int(ids[-1]) + self._counts(more)[-1]

@@ -21,6 +21,7 @@ class RestContext:
     rules: BudgetRules
     now_ms: int
     ticks_a_ms: int = 1
+    rows_hidden: int = 0
 
     def market(self, symbol: str) -> SymbolMarket:
         """Return a symbol's market; asking for one is what lets a waiting run begin."""

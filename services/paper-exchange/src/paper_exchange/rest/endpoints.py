@@ -7,9 +7,12 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from paper_exchange.rest.context import RestContext
+from paper_exchange.rest.depth import depth, depth_weight
 from paper_exchange.rest.exchange_info import exchange_info
 from paper_exchange.rest.klines import klines
 from paper_exchange.rest.parameters import Parameters
+from paper_exchange.rest.tickers import average, book_ticker, day_change, day_weight, one_or_many, price
+from paper_exchange.rest.trades import aggregate_trades, historical_trades, trades
 
 type Handler = Callable[[Parameters, RestContext], Any]
 type Weight = Callable[[Mapping[str, str]], int]
@@ -45,5 +48,13 @@ ENDPOINTS: Mapping[str, Endpoint] = MappingProxyType(
         "exchangeInfo": Endpoint(exchange_info, _fixed(20)),
         "klines": Endpoint(klines, _fixed(2)),
         "uiKlines": Endpoint(klines, _fixed(2)),
+        "depth": Endpoint(depth, depth_weight),
+        "trades": Endpoint(trades, _fixed(25)),
+        "historicalTrades": Endpoint(historical_trades, _fixed(25)),
+        "aggTrades": Endpoint(aggregate_trades, _fixed(4)),
+        "avgPrice": Endpoint(average, _fixed(2)),
+        "ticker/price": Endpoint(price, one_or_many(2, 4)),
+        "ticker/bookTicker": Endpoint(book_ticker, one_or_many(2, 4)),
+        "ticker/24hr": Endpoint(day_change, day_weight),
     }
 )

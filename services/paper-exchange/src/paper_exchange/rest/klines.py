@@ -22,7 +22,16 @@ def klines(parameters: Parameters, context: RestContext) -> list[list[Any]]:
     parameters.zone_ms()
     parameters.check_all_read()
     market = context.market(symbol)
-    return [kline_row(kline, context.ticks_a_ms) for kline in visible_klines(market, query, context.now_ms)]
+    rows = visible_klines(market, query, context.now_ms)
+    if context.rows_hidden:
+        rows = _without_newest(rows, market, interval, context.rows_hidden)
+    return [kline_row(row, context.ticks_a_ms) for row in rows]
+
+
+def _without_newest(rows: list[Kline], market: SymbolMarket, interval: str, count: int) -> list[Kline]:
+    """Return the rows but for the newest closed candles of the market and what comes after them."""
+    newest = market.closed(KlineQuery(interval, None, None, count))
+    return [row for row in rows if row.open_ms < newest[0].open_ms] if newest else []
 
 
 def visible_klines(market: SymbolMarket, query: KlineQuery, now_ms: int) -> list[Kline]:

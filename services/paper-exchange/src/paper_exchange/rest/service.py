@@ -29,15 +29,15 @@ class RestService:
         self._run, self._instruments, self._rules = run, instruments, rules
         self.budget = WeightBudget(rules)
 
-    def answer(self, request: web.Request) -> web.Response:
-        """Return the answer to a request, errors included."""
+    def answer(self, request: web.Request, *, rows_hidden: int = 0) -> web.Response:
+        """Return the answer to a request, errors included; `rows_hidden` closed candles are not there yet."""
         endpoint = ENDPOINTS.get(request.path.removeprefix(API)) if request.path.startswith(API) else None
         if endpoint is None or request.method not in ("GET", "HEAD"):
             return web.Response(status=404, text=_NOT_FOUND, content_type="text/html")
         now_ms, address = self._run.server_ms(), request.remote or ""
         try:
             self.budget.charge(address, endpoint.weight(request.query), now_ms)
-            context = RestContext(self._run, self._instruments, self._rules, now_ms, ticks_a_ms(request))
+            context = RestContext(self._run, self._instruments, self._rules, now_ms, ticks_a_ms(request), rows_hidden)
             return self._respond(address, endpoint.handler(Parameters(request.query.items()), context))
         except ApiError as error:
             return self.refuse(address, error)

@@ -16,6 +16,7 @@ from paper_exchange.streams.names import StreamPath
 from shared.clock import Clock
 
 _MESSAGE_BYTES_MAX: Final = 1_000_000
+_LAST_SECONDS_MAX: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,7 @@ class StreamConnection:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._send_rest()
             await self._close()
         return self._socket
 
@@ -102,6 +104,15 @@ class StreamConnection:
             return
         self._subscriptions.streams.update(dict.fromkeys(streams))
         self._hub.update(self, (), streams)
+
+    async def _send_rest(self) -> None:
+        """Send what was said before the end, while the client still listens."""
+        try:
+            async with asyncio.timeout(_LAST_SECONDS_MAX):
+                while not self._waiting.empty() and not self._socket.closed:
+                    await self._socket.send_str(self._waiting.get_nowait().decode())
+        except (TimeoutError, ConnectionError, RuntimeError):
+            return
 
     async def _close(self) -> None:
         reason = self._hang_up.result() if self._hang_up.done() else HangUp(WSCloseCode.OK, "")

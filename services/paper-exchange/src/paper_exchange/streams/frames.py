@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from paper_exchange.market.numbers import SCALE, number_text, units_text
+from paper_exchange.market.numbers import number_text, units_text
 from paper_exchange.market.tape import Kline, Trade
 
 
-def kline_event(
-    symbol: str, interval: str, kline: Kline, *, is_closed: bool, event_ms: int, ticks: int
-) -> dict[str, Any]:
+def kline_event(symbol: str, interval: str, kline: Kline, is_closed: bool, event_ms: int, ticks: int) -> dict[str, Any]:
     """Return the event of a candle as it stands."""
     return {
         "e": "kline",
@@ -68,8 +66,3 @@ def aggregate_trade_event(symbol: str, trade: Trade, scale: int, event_ms: int, 
         "m": trade.buyer_is_maker,
         "M": True,
     }
-
-
-def price_of(trade: Trade) -> float:
-    """Return a trade's price in quote."""
-    return trade.price / SCALE

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-type EventMaker = Callable[[int], dict[str, Any]]
+type EventMaker = Callable[[int], Any]
 
 
 class Subscriber(Protocol):
@@ -24,6 +24,9 @@ class Subscriber(Protocol):
 
     def send(self, text: bytes) -> None:
         """Take one event; never waits."""
+
+    def hang_up(self, code: int, reason: str) -> None:
+        """End soon; code 1006 means without a word."""
 
 
 class StreamHub:
@@ -55,16 +58,29 @@ class StreamHub:
         for stream in new - old:
             self._subscribers[stream][subscriber] = None
 
-    def publish(self, stream: str, make: EventMaker) -> None:
-        """Send an event to all who hear `stream`."""
+    def publish(self, stream: str, make: EventMaker, change: Callable[[bytes], bytes] | None = None) -> None:
+        """Send an event to all who hear `stream`, its text changed at the last moment where that is asked for."""
         written: dict[tuple[bool, int], bytes] = {}
         for subscriber in self.subscribers(stream):
             form = (subscriber.is_combined, subscriber.ticks_a_ms)
             if form not in written:
-                written[form] = write_event(stream, make(form[1]), is_combined=form[0])
+                text = write_event(stream, make(form[1]), is_combined=form[0])
+                written[form] = text if change is None else change(text)
             subscriber.send(written[form])
 
+    def shut_down(self, stream: str, event_ms: int) -> None:
+        """Tell all who hear `stream` that the server goes, and go."""
+        for subscriber in self.subscribers(stream):
+            event = {"e": "serverShutdown", "E": event_ms * subscriber.ticks_a_ms}
+            subscriber.send(write_event("!serverShutdown", event, is_combined=subscriber.is_combined))
+            subscriber.hang_up(1001, "")
 
-def write_event(stream: str, event: dict[str, Any], *, is_combined: bool) -> bytes:
+    def hang_up(self, stream: str, code: int) -> None:
+        """Hang up on all who hear `stream`."""
+        for subscriber in self.subscribers(stream):
+            subscriber.hang_up(code, "")
+
+
+def write_event(stream: str, event: Any, *, is_combined: bool) -> bytes:
     """Return an event as it goes over the wire."""
     return msgspec.json.encode({"stream": stream, "data": event} if is_combined else event)
