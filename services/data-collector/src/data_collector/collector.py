@@ -23,6 +23,7 @@ from shared.clock import Clock
 from shared.db import CandleWrite, Database
 from shared.errors import BrokerError, ConfigError, DatabaseError
 from shared.events import CandleOpened
+from shared.journal import note_candles
 from shared.metrics import ServiceMetrics
 from shared.models import TIMEFRAME_DELTA, Candle, from_milliseconds, to_milliseconds
 from shared.sa_models import CursorRow
@@ -150,6 +151,7 @@ class Collector:
 
     def _tell(self, store: StoreBatch, written: CandleWrite) -> None:
         self._metrics.event("candle", len(written.new))
+        note_candles(self._log, "candle.stored", written.new)
         self._metrics.queue("feed_ahead", self._ahead.candles, self._config.feed_ahead_max)
         for each in store.malformed:
             self._metrics.quarantined(each.reason.partition(":")[0])

@@ -14,6 +14,7 @@ from shared.config import Settings
 from shared.domain.effects import Effect
 from shared.events import ORDER_STREAM
 from shared.instances import RunPlan, plan_run
+from shared.journal import note_effects
 from shared.outbox import OutboxLimits, OutboxRelay
 from shared.service import run_service, supervise
 from shared.standalone import ServiceParts, serve_alone
@@ -31,6 +32,7 @@ def build_executor(
     """Return the executor's loop over the planned sub-accounts."""
 
     def on_commit(effects: Sequence[Effect]) -> None:
+        note_effects(parts.log, effects)
         relay.kick()
         on_effects(effects)
 
