@@ -95,6 +95,7 @@ class BinanceRest:
         self._policy = policy or CallPolicy()
         self._metrics = metrics
         self._session: aiohttp.ClientSession | None = None
+        self.trouble = ""  # why the last call got no answer, "" once one has
         self._slots = asyncio.Semaphore(REQUESTS_AT_ONCE_MAX)
         self.budget = WeightBudget(self._clock, share=self._policy.weight_share)
         self.breaker = CircuitBreaker(self._policy.breaker_threshold, self._policy.breaker_seconds, clock=self._clock)
@@ -176,13 +177,16 @@ class BinanceRest:
             raise RateLimited(VENUE, f"not asked: it failed too often; next try in {wait:.0f} s", wait)
         try:
             answer = await call()
-        except VenueUnavailable:
+        except VenueUnavailable as error:
+            self.trouble = error.text
             self.breaker.record_failure()
             raise
-        except VenueError:
+        except VenueError as error:
+            self.trouble = error.text
             self.breaker.record_success()  # it answers, though not what we hoped for
             raise
         else:
+            self.trouble = ""
             self.breaker.record_success()
             return answer
         finally:

@@ -95,7 +95,7 @@ class BinanceFeed:
 
     def troubles(self) -> Sequence[str]:
         """Return what keeps candles from coming now; nothing when all is well."""
-        found = [self._trouble] if self._trouble else []
+        found = [self._rest.trouble or self._trouble] if self._trouble else []
         return found + (self._sockets.troubles() if self._sockets is not None else [])
 
     async def history(self, symbol: str, timeframe: str, since: datetime, until: datetime) -> Sequence[Candle]:
@@ -161,7 +161,6 @@ class BinanceFeed:
                 raise
             except TradingError as error:
                 wait = backoff.next_seconds(error)
-                self._trouble = f"the venue does not answer: {error}; next try in {wait:.1f} s"
                 self._log.warning("feed.waits", error=str(error), retry_seconds=round(wait, 3))
                 await self._clock.sleep(wait)
         for market in self._markets.values():
