@@ -205,7 +205,7 @@ async def test_candles_of_the_states_own_database(tmp_path: Path) -> None:
         (("--start", "2030-01-01"), "no candle from"),
         (("--json", "missing/out.json"), "is not a folder"),
         (("--json", "same", "--csv", "same"), "a file of its own"),
-        (("--html", "report.html"), "no HTML report"),
+        (("--html", "missing/report.html"), "is not a folder"),
         (("--strategies-dir", "missing"), "no such folder of strategies"),
         (("--speed", "3"), "No such option"),
     ],

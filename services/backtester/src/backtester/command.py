@@ -18,21 +18,47 @@ from backtester.reporter import export_csv, export_json, format_report
 from backtester.result import BacktestResult
 from backtester.run import ENGINES, BacktestRequest, run_backtest
 from backtester.trading_options import TRADING_OPTIONS, trading_options
+from backtester.verification import (
+    OVERRIDES,
+    RecordedRun,
+    differences,
+    read_recorded,
+    repeat_words,
+    report_lines,
+)
 from shared.config import Settings, load_settings
-from shared.errors import ConfigError
+from shared.errors import ConfigError, TradingError
+from shared.redaction import redact_text
 
 DATABASE_FILE = "trading.db"
 STANDARD_OUTPUT = "-"
-_ARGUMENTS = "backtester.arguments"
+_ARGUMENTS, _RECORDED = "backtester.arguments", "backtester.recorded"
 
 
 class _KeepsArguments(click.Command):
     """Remembers the words it was called with: a report says how to make it again."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse after keeping a copy."""
+        """Parse after keeping a copy; `--verify` stands for the words that its file recorded."""
+        path, others = _named_result(args)
+        if path is not None:
+            recorded = read_recorded(path)
+            ctx.meta[_RECORDED] = recorded
+            args = repeat_words(recorded, others)
         ctx.meta[_ARGUMENTS] = tuple(args)
         return super().parse_args(ctx, args)
+
+
+def _named_result(args: list[str]) -> tuple[Path | None, list[str]]:
+    """Return the file that `--verify` names, and the other words."""
+    for place, word in enumerate(args):
+        option, equals, value = word.partition("=")
+        if option == "--verify":
+            after = place + (1 if equals else 2)
+            if not equals and after > len(args):
+                return None, args  # click says that its value is missing
+            return Path(value if equals else args[place + 1]), [*args[:place], *args[after:]]
+    return None, args
 
 
 _FILE_OUT = click.Path(dir_okay=False, allow_dash=True)
@@ -53,6 +79,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--json", "json_out", type=_FILE_OUT, help="write everything as JSON (- for standard output)"),
     click.option("--csv", "csv_out", type=_FILE_OUT, help="write the closed pairs as CSV (- for standard output)"),
     click.option("--html", "html_out", type=_FILE_OUT, help="write one self-contained page (- for standard output)"),
+    click.option("--verify", metavar="RESULT.json", help="run a recorded result again and compare it, field by field"),
     click.option("--strategies-dir", type=click.Path(path_type=Path), help="folder of strategy files"),
     click.option(
         "--state", type=click.Path(path_type=Path), help="directory of trial ledger and database [default: var]"
@@ -76,7 +103,9 @@ def backtest(ctx: click.Context, /, **given: Any) -> None:
 
     A signal on a candle fills at the next candle's open, with slippage and fee.
     """
-    words = shlex.join([*ctx.command_path.split(), *ctx.meta[_ARGUMENTS]])
+    words = redact_text(shlex.join([*ctx.command_path.split(), *ctx.meta[_ARGUMENTS]]))
+    if _RECORDED in ctx.meta:
+        ctx.exit(_verify(ctx.meta[_RECORDED], given, words))
     outputs = _outputs(given)
     settings = _settings(given)
     request = _request(given, settings, words)
@@ -86,6 +115,21 @@ def backtest(ctx: click.Context, /, **given: Any) -> None:
     if not any(path == STANDARD_OUTPUT for path, _ in outputs):
         click.echo(format_report(result, width=_width(), color=_color()), nl=False)
         click.echo(_trial_line(result))
+
+
+def _verify(recorded: RecordedRun, given: dict[str, Any], words: str) -> int:
+    """Run a recorded result again, print how it compares, and return the exit code."""
+    try:
+        request = _request(given | {"trials": False}, _settings(given), words)
+        result = run_backtest(request, on_progress=_progress())
+    except TradingError as error:
+        raise ConfigError(
+            f"{recorded.path}: cannot be run again: {error}; {', '.join(OVERRIDES)} say where its data and code are now"
+        ) from error
+    found = differences(recorded, export_json(result))
+    for line in report_lines(recorded, found):
+        click.echo(line)
+    return 1 if found else 0
 
 
 def _settings(given: dict[str, Any]) -> Settings:
