@@ -15,7 +15,7 @@ from shared.models import Candle, Order, Signal
 
 def note_candles(log: BoundLogger, event: str, candles: Iterable[Candle]) -> None:
     """Record what became of each candle (`candle.stored`, `candle.handled`), where anyone listens at DEBUG."""
-    if log.isEnabledFor(logging.DEBUG):
+    if log.is_enabled_for(logging.DEBUG):
         for candle in candles:
             log.debug(event, correlation_id=correlation_of(candle), close=str(candle.close))
 
