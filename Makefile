@@ -9,7 +9,7 @@ ARGS ?=
 # two workers; a file stays with one of them, so its servers and databases are made once
 PYTEST_WORKERS ?= 2
 PYTEST = $(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile
-UNIT_TESTS = -m "not integration and not e2e"
+UNIT_TESTS = -m "not integration and not e2e and not thorough"
 INSTALLED := .venv/.installed
 INPUTS := requirements.lock tools/install.py $(wildcard $(MEMBERS:=/pyproject.toml))
 
@@ -48,7 +48,7 @@ test: setup ## Run every test; options in ARGS="-k name"
 	@$(PYTEST) $(ARGS)
 
 .PHONY: check
-check: lint ## Lint and unit tests: no servers, no whole platform
+check: lint ## Lint and quick unit tests, within a minute: no servers, no whole platform
 	@$(PYTEST) $(UNIT_TESTS) $(ARGS)
 
 .PHONY: lint

@@ -20,6 +20,8 @@ from trading_cli import main as root
 from trading_cli.main import COMMANDS, main
 from trading_cli.state_dir import DATABASE_FILE
 
+pytestmark = pytest.mark.thorough
+
 type Trading = Callable[..., Result]
 
 HEAVY = ("numpy", "numba", "sqlalchemy", "pydantic", "msgspec", "rich", "polars", "shared", "backtester", "asyncio")

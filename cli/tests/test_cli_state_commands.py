@@ -17,6 +17,8 @@ from trading_cli import doctor
 from trading_cli.allocate import Account, SubAccount, plan_allocation
 from trading_cli.state_dir import DATABASE_FILE, hold_state
 
+pytestmark = pytest.mark.thorough
+
 type Trading = Callable[..., Result]
 
 

@@ -18,6 +18,8 @@ from shared.models import InstanceKey
 from trading_cli.overview import OverviewMemory, read_overview
 from trading_cli.state_dir import DATABASE_FILE, database_url, hold_state
 
+pytestmark = pytest.mark.thorough
+
 type Trading = Callable[..., Result]
 
 ALPHA = InstanceKey("alpha", "BTC/USDT", "1m")

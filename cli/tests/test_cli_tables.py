@@ -14,6 +14,8 @@ from click.testing import Result
 
 from trading_cli.state_dir import DATABASE_FILE
 
+pytestmark = pytest.mark.thorough
+
 type Trading = Callable[..., Result]
 
 TRADES_CSV = """\

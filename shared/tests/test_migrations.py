@@ -26,6 +26,8 @@ from shared.errors import DatabaseError
 from shared.sa_models import Base
 from shared.sa_types import Money, UtcDateTime
 
+pytestmark = pytest.mark.thorough
+
 PROJECT = Path(__file__).resolve().parents[1]
 CHECKED = {
     "side": "BUY",

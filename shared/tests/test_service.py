@@ -21,6 +21,8 @@ from shared.errors import BrokerError, ConfigError, StateLocked, TradingError
 from shared.service import ServicePolicy, first_fault, open_notifier, run_service, supervise
 from shared.testing.bot_api import FakeBotApi
 
+pytestmark = pytest.mark.thorough
+
 PROGRAM = """
 import asyncio, sys, time
 from shared.config import load_settings

@@ -33,6 +33,8 @@ from shared.strategy import (
     stamp_signal,
 )
 
+pytestmark = pytest.mark.thorough
+
 START = datetime(2024, 3, 1, tzinfo=UTC)
 LIMIT = 3.0
 

@@ -13,6 +13,8 @@ from backtester.metrics import TradeRecord
 from shared.clock import seeded_random
 from shared.domain.pairing import Pairing, open_positions, pair_trades
 
+pytestmark = pytest.mark.thorough
+
 START = datetime(2024, 1, 1, tzinfo=UTC)
 TOLERANCE = Decimal("1e-12")
 

@@ -28,6 +28,8 @@ from shared.testing.builders import BTC, candle
 
 from .conftest import Trade, lively, rows_of
 
+pytestmark = pytest.mark.thorough
+
 D = Decimal
 
 

@@ -15,6 +15,8 @@ from shared.step_compiler import load_step
 from shared.strategy import Action, BaseStrategy, CompiledStrategy
 from shared.testing.reference import reference_path
 
+pytestmark = pytest.mark.thorough
+
 ALL = ["bollinger", "ema_crossover", "grid", "macd", "rsi", "volume_profile", "vwap"]
 FORGETFUL = ["ema_crossover", "macd", "rsi", "vwap"]
 LIVELY = {"grid": {"lower_price": 45_000, "grid_count": 60}, "bollinger": {"min_bandwidth": 0.0}}

@@ -26,6 +26,8 @@ from strategies.rsi_strategy import RsiStrategy
 from strategies.volume_profile_strategy import VolumeProfileStrategy
 from strategies.vwap_strategy import VwapStrategy
 
+pytestmark = pytest.mark.thorough
+
 Rows = list["Row"]
 Sides = list[str | None]
 

@@ -15,6 +15,8 @@ from strategies.base import BaseStrategy as PluginBase
 from strategies.base import candles_to_forget
 from strategy_engine.plugin_loader import load_strategies
 
+pytestmark = pytest.mark.thorough
+
 NOW = datetime(2024, 8, 7, 13, 27, tzinfo=UTC)  # a Wednesday
 
 
