@@ -191,7 +191,9 @@ class _SqliteLanes:
             return driver
 
         lane = _Lane(driver, create_async_engine(self._target.url, poolclass=StaticPool, async_creator=opened))
-        async with lane.engine.connect():  # its first look at a connection ends in a rollback: nothing is lost by it yet
+        async with (
+            lane.engine.connect()
+        ):  # its first look at a connection ends in a rollback: nothing is lost by it yet
             self._lanes.append(lane)
         return lane
 
@@ -216,6 +218,5 @@ def _postgres_engine(target: DatabaseTarget, options: EngineOptions) -> AsyncEng
         pool_size=options.connections_max,
         max_overflow=0,
         pool_timeout=options.wait_seconds_max,
-        pool_pre_ping=True,
         connect_args={"timeout": CONNECT_TIMEOUT_SECONDS, "server_settings": settings},
     )
