@@ -21,9 +21,10 @@ from typing import Any
 
 from shared.errors import PluginError
 from shared.step_cache import cache_directory, load_generated
-from shared.step_definitions import STEP_NAME, definitions, loop_definitions, strategy_step
+from shared.step_definitions import STEP_NAME, borrowed, definitions, loop_definitions, strategy_step
 
 __all__ = [
+    "borrowed",
     "cache_directory",
     "compiled",
     "load_loops",

@@ -51,6 +51,28 @@ def loop_definitions(loops: Iterable[Callable[..., Any]], prefix: str) -> list[s
     return list(collector.emitted.values())
 
 
+def borrowed[T](array: T) -> T:
+    """Return an array whose owner is somebody else: passing it on in machine code then counts no references.
+
+    Counting is an atomic write, which waits for everything written before. The caller keeps the array alive.
+    """
+    return array
+
+
+BORROWED = """
+from numba.extending import intrinsic as loop_intrinsic
+
+@loop_intrinsic
+def loop_borrowed(typing_context, array):
+    def lower(context, builder, signature, arguments):
+        given = context.make_array(array)(context, builder, value=arguments[0])
+        given.meminfo = given.meminfo.type(None)
+        given.parent = given.parent.type(None)
+        return given._getvalue()
+    return array(array), lower
+"""
+
+
 class _Collector:
     """Definitions by name in the order in which they can be executed."""
 
@@ -85,6 +107,9 @@ class _Collector:
         """Emit one global that a function reads (a function, a number, an IntEnum, math or numpy); return its name."""
         if value is strategy_step:
             return STEP_NAME
+        if value is borrowed:
+            self.emitted[name] = BORROWED.replace("loop_", self._prefix)
+            return self._prefix + name
         called = self._prefix + name
         if isinstance(value, FunctionType) or hasattr(value, "py_func"):
             function = _plain(value)

@@ -1,0 +1,160 @@
+"""The sub-account to the last of 18 decimals, brought up to the trade list when somebody asks.
+
+The twin of `shared.domain.book` and `positions` for one instance. `terms` and `ledger` are records of
+`backtester.compiled.layout`, `entries` and `lines` arrays of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backtester.compiled.layout import BUY_SIDE, BY_TARGET, SELL_SIDE
+from backtester.compiled.money import (
+    UNIT,
+    Money,
+    is_less,
+    minus,
+    plus,
+    price_units,
+    product,
+    quantity_of,
+    quotient,
+    ratio,
+    share,
+    times,
+    whole,
+)
+
+
+def pair(amount: Any) -> Money:
+    """Return a record's amount."""
+    return amount[0], amount[1]
+
+
+def put(place: Any, amount: Money) -> None:
+    """Write an amount into a record."""
+    place[0] = amount[0]
+    place[1] = amount[1]
+
+
+def paid_price(terms: Any, market: Money, is_buy: bool) -> Money:
+    """Return what a market order pays or gets: slippage and tick against it."""
+    factor = pair(terms.slip_buy) if is_buy else pair(terms.slip_sell)
+    price = market if factor[0] == 1.0 and factor[1] == 0.0 else share(market, factor)
+    if terms.tick[0] == 0.0:
+        return whole(price)
+    tick = pair(terms.tick)
+    on_grid = whole(product(tick, whole(quotient(price, tick))))
+    if is_buy and is_less(on_grid, price):
+        return plus(on_grid, tick)
+    if not is_buy and is_less(price, on_grid):
+        return minus(on_grid, tick)
+    return on_grid
+
+
+def is_dust(terms: Any, quantity: Money, price: Money) -> bool:
+    """Return whether so little is left that no order could sell it."""
+    if is_less(quantity, pair(terms.step)):
+        return True
+    return terms.notional_min[0] > 0.0 and is_less(times(quantity, price), pair(terms.notional_min))
+
+
+def high_water_level(ledger: Any, candle_high: float) -> Money:
+    """Return the highest price since the position was opened: of fills and of the candles before this one."""
+    highest = pair(ledger.fill_high)
+    if candle_high > 0.0:
+        high = price_units(candle_high)
+        if is_less(highest, high):
+            return high
+    return highest
+
+
+def stop_level(terms: Any, ledger: Any) -> Money:
+    """Return the stop-loss now armed."""
+    return pair(terms.anchor_stop) if terms.has_anchor else share(pair(ledger.average), pair(terms.stop_keep))
+
+
+def target_level(terms: Any, ledger: Any) -> Money:
+    """Return the take-profit price now armed."""
+    return share(pair(ledger.average), pair(terms.target_rise))
+
+
+def trailing_level(terms: Any, ledger: Any, candle_high: float) -> Money:
+    """Return the trailing stop now armed."""
+    return share(high_water_level(ledger, candle_high), pair(terms.trailing_keep))
+
+
+def settle(terms: Any, ledger: Any, entries: Any, lines: Any, count: int) -> None:
+    """Bring the ledger up to the first `count` trades and write their exact price, fee and cash.
+
+    The line of a protective order that sold at its level already holds that level.
+    """
+    for place in range(ledger.settled, count):
+        line = lines[place]
+        if line.is_level == 0:
+            put(line.exact_market, price_units(line.market))
+        market = pair(line.exact_market)
+        quantity = quantity_of(line.steps, pair(terms.step))
+        price = paid_price(terms, market, line.side == BUY_SIDE)
+        if line.side == SELL_SIDE:
+            rate = pair(terms.maker) if line.purpose == BY_TARGET else pair(terms.taker)
+            fee = book_sale(terms, ledger, entries, (quantity, price, rate))
+        else:
+            fee = book_purchase(terms, ledger, entries, quantity, price)
+        put(ledger.fees, plus(pair(ledger.fees), fee))
+        put(line.exact_price, price)
+        put(line.exact_fee, fee)
+        put(line.exact_cash, pair(ledger.cash))
+        line.held = ledger.held[0] / UNIT
+    ledger.settled = max(ledger.settled, count)
+
+
+def purchase_fee(terms: Any, quantity: Money, price: Money) -> Money:
+    """Return the fee of a purchase, valued in quote."""
+    if terms.is_received:
+        return times(share(quantity, pair(terms.taker)), price)
+    return share(times(quantity, price), pair(terms.taker))
+
+
+def cash_after_purchase(terms: Any, ledger: Any, quantity: Money, price: Money) -> Money:
+    """Return what a purchase leaves of the cash; below 0 it is not covered."""
+    left = minus(pair(ledger.cash), times(quantity, price))
+    return left if terms.is_received else minus(left, purchase_fee(terms, quantity, price))
+
+
+def book_purchase(terms: Any, ledger: Any, entries: Any, quantity: Money, price: Money) -> Money:
+    """Open an entry; return the fee."""
+    fee = purchase_fee(terms, quantity, price)
+    put(ledger.cash, cash_after_purchase(terms, ledger, quantity, price))
+    base = minus(quantity, share(quantity, pair(terms.taker))) if terms.is_received else quantity
+    held = plus(pair(ledger.held), base)
+    if terms.has_stop or terms.has_target:
+        cost = plus(times(pair(ledger.held), pair(ledger.average)), times(base, price))
+        put(ledger.average, ratio(cost, held) if held[0] > 0.0 else held)
+    if ledger.depth == 0 or is_less(pair(ledger.fill_high), price):
+        put(ledger.fill_high, price)
+    put(ledger.held, held)
+    put(entries[ledger.depth].quantity, base)
+    ledger.depth += 1
+    return fee
+
+
+def book_sale(terms: Any, ledger: Any, entries: Any, sale: tuple[Money, Money, Money]) -> Money:
+    """Close entries from the newest back by a sale (quantity, price, fee rate); return the fee."""
+    quantity, price, rate = sale
+    got = times(quantity, price)
+    fee = share(got, rate)
+    put(ledger.cash, plus(pair(ledger.cash), minus(got, fee)))
+    put(ledger.held, minus(pair(ledger.held), quantity))
+    left = quantity
+    while ledger.depth > 0 and left[0] > 0.0:
+        newest = pair(entries[ledger.depth - 1].quantity)
+        rest = minus(newest, left)
+        left = minus(left, newest)
+        if rest[0] > 0.0 and not is_dust(terms, rest, price):
+            put(entries[ledger.depth - 1].quantity, rest)
+        else:
+            ledger.depth -= 1
+    if ledger.depth == 0:
+        put(ledger.fill_high, (0.0, 0.0))
+    return fee

@@ -1,0 +1,146 @@
+"""How much a signal buys or sells, in steps: the twin of `shared.domain.sizing` and of the book's rules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from backtester.compiled.account import is_worthless, synchronize
+from backtester.compiled.layout import (
+    ALREADY_IN,
+    BELOW_MIN_NOTIONAL,
+    BELOW_STOP,
+    DUST,
+    EQUITY_FRACTION,
+    FIXED,
+    NOTHING_HELD,
+    QUOTE,
+    RISK,
+    STOP_COOLDOWN,
+)
+from backtester.compiled.ledger import pair, settle
+from backtester.compiled.money import (
+    STEP_TOLERANCE,
+    STEPS_MAX,
+    Money,
+    is_less,
+    minus,
+    plus,
+    price_units,
+    product,
+    ratio,
+    sellable_steps,
+    share,
+    steps_of,
+    times,
+    whole,
+)
+
+HUNDRED = 100.0
+PERCENT_INVERSE_HIGH, PERCENT_INVERSE_LOW = 1e-20, 5.484672854579043e-37  # together 10^-20
+QUOTE_MARGIN = 1e-13
+EQUITY_MARGIN = 1e-9
+UNSURE_MAX = 0.25
+
+
+def decline(book: Any, reason: int) -> int:
+    """Count a signal that makes no order."""
+    book.declined[reason] += 1
+    return 0
+
+
+def sell_steps(terms: Any, book: Any, ledger: Any, entries: Any, close: float) -> int:
+    """Return how many steps a SELL sells of what is held; 0 and a count when it sells nothing."""
+    if book.held <= 0.0:
+        return decline(book, NOTHING_HELD)
+    if terms.is_received:
+        steps = sellable_steps(wanted_sale(terms, ledger, entries), pair(terms.step))
+        if steps < 0:
+            book.is_overflown = 1
+            return 0
+    else:
+        steps = book.held_steps
+        if terms.max_entries == 0:
+            steps = min(steps, terms.signal_steps)
+        elif terms.max_entries > 1 and book.depth > 0:
+            steps = min(steps, entries[book.depth - 1].steps)
+    if steps == 0 or is_worthless(terms, steps, close):
+        return decline(book, DUST if book.depth > 0 else NOTHING_HELD)
+    return int(steps)
+
+
+def wanted_sale(terms: Any, ledger: Any, entries: Any) -> Money:
+    """Return what a SELL would sell of a settled ledger."""
+    held = pair(ledger.held)
+    wanted = held
+    if terms.max_entries == 0:
+        wanted = pair(terms.signal_quantity)
+    elif terms.max_entries > 1 and ledger.depth > 0:
+        wanted = pair(entries[ledger.depth - 1].quantity)
+    return wanted if is_less(wanted, held) else held
+
+
+def buy_steps(terms: Any, book: Any, ledger: Any, entries: Any, lines: Any, close: float) -> int:
+    """Return how many steps a BUY buys; 0 and a count when it is refused."""
+    if terms.max_entries and book.depth >= terms.max_entries:
+        return decline(book, ALREADY_IN)
+    steps = terms.signal_steps
+    if terms.sizing != FIXED:
+        if terms.sizing == RISK and terms.has_anchor and not is_less(pair(terms.anchor_stop), price_units(close)):
+            return decline(book, BELOW_STOP)
+        steps = near_steps(terms, book, close)
+        if steps < 0:
+            settle(terms, ledger, entries, lines, book.trades)
+            synchronize(terms, book, ledger)
+            steps = steps_of(wanted_purchase(terms, ledger, price_units(close)), pair(terms.step))
+            if steps < 0:
+                book.is_overflown = 1
+                return 0
+    if book.time < book.cooldown_until:
+        return decline(book, STOP_COOLDOWN)
+    if steps == 0 or is_worthless(terms, steps, close):
+        return decline(book, BELOW_MIN_NOTIONAL)
+    return int(steps)
+
+
+def near_steps(terms: Any, book: Any, close: float) -> int:
+    """Return the steps of one entry from the book's floats; -1 where they might be one more or less."""
+    margin = QUOTE_MARGIN
+    if terms.sizing == QUOTE:
+        money = terms.sizing_amount
+    else:
+        equity = book.cash + book.held * close
+        if equity <= EQUITY_MARGIN * terms.balance:
+            return -1
+        margin = EQUITY_MARGIN * max(1.0, terms.balance / equity)
+        money = equity * terms.sizing_amount
+    unit = close
+    if terms.sizing == RISK:
+        if terms.has_anchor:
+            return -1
+        unit = close * terms.stop_share[0]
+    count = money / (unit * terms.step_size) + STEP_TOLERANCE
+    unsure = count * margin + QUOTE_MARGIN
+    if count >= STEPS_MAX or unsure > UNSURE_MAX or abs(count - np.floor(count + 0.5)) <= unsure:
+        return -1
+    return int(count)
+
+
+def wanted_purchase(terms: Any, ledger: Any, price: Money) -> Money:
+    """Return the quantity of one entry of a settled ledger, before it is floored to the step."""
+    if terms.sizing == QUOTE:
+        return ratio(pair(terms.amount), price)
+    equity = plus(pair(ledger.cash), times(pair(ledger.held), price))
+    if equity[0] <= 0.0:
+        return 0.0, 0.0
+    money = share(equity, pair(terms.amount))
+    if terms.sizing == EQUITY_FRACTION:
+        return ratio(money, price)
+    if terms.has_anchor:
+        above = minus(price, pair(terms.anchor_stop))
+        percent = ratio(whole(product(above, (HUNDRED, 0.0))), price)
+        loss = whole(product(product(price, percent), (PERCENT_INVERSE_HIGH, PERCENT_INVERSE_LOW)))
+    else:
+        loss = share(price, pair(terms.stop_share))
+    return ratio(money, loss)
