@@ -193,7 +193,7 @@ async def _build(
         latency.committed(effects, clock.monotonic())
 
     collector = await build_collector(
-        settings, CollectorPorts(database, broker, clock, own.metrics, own.log, announced)
+        settings, CollectorPorts(database, broker, clock, own.metrics, own.log, announced), plan=plan
     )
     return Platform(
         settings=settings,

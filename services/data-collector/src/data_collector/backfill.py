@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -27,20 +27,30 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class BackfillRules:
-    """Bounds of the back-fill: how much history a first start loads, when a venue is asked again."""
+    """Bounds of the back-fill: how much history a first start loads, when a venue is asked again.
+
+    `loading` are the streams whose history has never been loaded to its end.
+    """
 
     history_candles: int = 500
+    history_by_stream: Mapping[StreamKey, int] = field(default_factory=dict)
+    loading: frozenset[StreamKey] = frozenset()
     confirm_seconds: float = 1.0
     retry_seconds: float = 1.0
     retry_seconds_max: float = 30.0
     held_candles_max: int = 1_000
     batch_candles_max: int = 500
 
+    def candles_of(self, stream: StreamKey) -> int:
+        """Return how many candles of the past a stream begins with."""
+        return max(self.history_candles, self.history_by_stream.get(stream, 0))
+
 
 @dataclass(slots=True)
 class _Stream:
     last: datetime | None
     held: deque[Candle]
+    is_loading: bool = False
     wanted_until: datetime | None = None
     spoiled: deque[datetime] = field(default_factory=lambda: deque(maxlen=SPOILED_MAX))  # came, and was malformed
     task: asyncio.Task[None] | None = None
@@ -74,7 +84,7 @@ class ContiguousFeed:
         """Yield contiguous batches after `resume`; ends with the feed, raises what the feed raises."""
         for stream in self._feed.streams():
             held: deque[Candle] = deque(maxlen=self._rules.held_candles_max)
-            self._streams[stream] = _Stream(resume.open_times.get(stream), held)
+            self._streams[stream] = _Stream(resume.open_times.get(stream), held, stream in self._rules.loading)
         pump = asyncio.create_task(self._pump(resume), name=f"feed {self._feed.name}")
         try:
             while not isinstance(item := await self._queue.get(), _End):
@@ -182,7 +192,12 @@ class ContiguousFeed:
             part = ordered[start : start + size]
             state.last = part[-1].open_time
             inside = tuple(gap for gap in facts if part[0].open_time <= gap.end_time <= part[-1].open_time)
-            await self._queue.put(FeedBatch(candles=tuple(part), confirmed_gaps=inside))
+            is_end = state.is_loading and start + size >= len(ordered)
+            ends = {stream: state.last} if is_end else {}
+            await self._queue.put(FeedBatch(candles=tuple(part), confirmed_gaps=inside, history_ends=ends))
+        if state.is_loading and not ordered:
+            await self._queue.put(FeedBatch(history_ends={stream: state.last}))
+        state.is_loading = False
 
     async def _fetch_until_answered(
         self, stream: StreamKey, state: _Stream, wanted: datetime | None
@@ -205,7 +220,7 @@ class ContiguousFeed:
         until = max(ends)
         if state.last is not None:
             return state.last + step, until
-        return min([*held, until - self._rules.history_candles * step]), until
+        return min([*held, until - self._rules.candles_of(stream) * step]), until
 
     async def _fetch(self, stream: StreamKey, since: datetime, until: datetime) -> list[Candle]:
         rows: list[Candle] = []

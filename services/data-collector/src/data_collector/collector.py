@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 
 from sqlalchemy import delete
@@ -16,6 +16,7 @@ from data_collector.backfill import BackfillRules, ContiguousFeed
 from data_collector.config import CollectorConfig
 from data_collector.feeds.port import CandleGap, Feed, FeedBatch, LiveFeed, ResumePoint, StreamKey
 from data_collector.gaps import GapTracker
+from data_collector.liveness import LiveWatch
 from data_collector.storage import CandleStorage, StoreBatch
 from data_collector.validation import UNIT_FACTOR_MAX, CandleValidator, ValidationRules
 from shared.broker import Broker
@@ -24,8 +25,9 @@ from shared.db import CandleWrite, Database
 from shared.errors import BrokerError, ConfigError, DatabaseError
 from shared.events import CandleOpened
 from shared.journal import note_candles
+from shared.live_history import LOADING, live_from_cursor, live_from_value
 from shared.metrics import ServiceMetrics
-from shared.models import TIMEFRAME_DELTA, Candle, from_milliseconds, to_milliseconds
+from shared.models import Candle, from_milliseconds, to_milliseconds
 from shared.sa_models import CursorRow
 
 WATERMARK_CURSOR = "collector/watermark"
@@ -34,7 +36,6 @@ FEED_CURSOR = "collector/feed"
 CANDLES_CURSOR = "collector/candles"
 RETRY_SECONDS = 1.0
 BUSY_SECONDS_MAX = 60.0
-CLOCK_SKEW = timedelta(seconds=2)  # how wrong we may be about the venue's clock before a candle seems unclosed
 LIVE_JUMP_FACTOR_MAX = Decimal("1.5")
 
 
@@ -72,7 +73,8 @@ class Collector:
             candles_max=config.feed_ahead_max,
         )
         self._live = feed if isinstance(feed, LiveFeed) else None
-        self._heard_at: dict[StreamKey, float] = {}  # machine time: a market at speed has stamps of its own
+        self._loading: frozenset[StreamKey] = frozenset()
+        self._watch = LiveWatch(self._live, ports.clock, ports.metrics) if self._live is not None else None
         factor = UNIT_FACTOR_MAX if self._live is None else LIVE_JUMP_FACTOR_MAX
         self._rules = ValidationRules(frozenset(feed.streams()), factor)
         self._validator = CandleValidator(self._rules)
@@ -127,16 +129,17 @@ class Collector:
             self._on_stored(newest)
 
     def _check(self, batch: FeedBatch) -> StoreBatch:
-        live = self._live
-        closed_before = self._clock.now() + live.clock_offset + CLOCK_SKEW if live is not None else None
+        watch = self._watch
+        closed_before = watch.closed_before if watch is not None else None
         good, malformed = self._validator.split(batch.candles, closed_before)
         gaps, moved = self._gaps.advance(good)
         cursors: dict[str, str | int] = {cursor_of(stream): to_milliseconds(moved[stream]) for stream in moved}
+        cursors |= {live_from_cursor(stream): live_from_value(last) for stream, last in batch.history_ends.items()}
         if batch.watermark is not None:
             cursors[WATERMARK_CURSOR] = to_milliseconds(batch.watermark)
-        stated = _judged(gaps, batch.confirmed_gaps) if live is not None else tuple(gaps)
-        now = self._clock.monotonic()
-        self._heard_at.update(dict.fromkeys(moved, now))
+        if watch is not None:
+            watch.heard(moved)
+        stated = _judged(gaps, batch.confirmed_gaps) if watch is not None else tuple(gaps)
         return StoreBatch(good, (*batch.malformed, *malformed), stated, cursors)
 
     async def _announce(
@@ -174,24 +177,10 @@ class Collector:
             busy = self._clock.monotonic() - self._busy_since
             if busy > BUSY_SECONDS_MAX:
                 return False, f"a batch has been under way for {busy:.0f} s, at most {BUSY_SECONDS_MAX:.0f} s are usual"
-        if self._live is not None:
-            return self._check_live(self._live)
+        faults = self._watch.faults(self._gaps) if self._watch is not None else []
+        if faults:
+            return False, "; ".join(faults)
         return True, f"stored up to {self.watermark}" if self.watermark else "collecting"
-
-    def _check_live(self, feed: LiveFeed) -> tuple[bool, str]:
-        troubles = list(feed.troubles())
-        now, venue_now = self._clock.monotonic(), self._clock.now() + feed.clock_offset
-        silent: list[str] = []
-        for stream in feed.streams():
-            step = TIMEFRAME_DELTA[stream.timeframe]
-            last, heard = self._gaps.last_open_time(stream), self._heard_at.get(stream)
-            if last is not None:
-                self._metrics.data_age(str(stream), (venue_now - (last + step)).total_seconds())
-            if heard is None or now - heard > (2 * step + CLOCK_SKEW).total_seconds():
-                silent.append(str(stream))
-        if silent:
-            troubles.append(f"no candle for two timeframes: {', '.join(silent)}")
-        return not troubles, "; ".join(troubles) or f"stored up to {self.watermark}"
 
     async def _insist[T](self, work: Callable[[], Awaitable[T]], stop: asyncio.Event) -> T | None:
         """Run `work` until it succeeds: what is away is waited for; None when `stop` came first."""
@@ -237,8 +226,11 @@ class Collector:
                 f"feed: this state holds candles of feed {stored!r}, {identity!r} was asked for; "
                 "give another --state, or move this one aside with `trading reset --paper`"
             )
+        if self._live is not None:
+            self._loading = frozenset(stream for stream in self._feed.streams() if _is_loading(stream, cursors))
         async with self._database.get_session() as session:
-            await self._database.write_cursors(session, {FEED_CURSOR: identity})
+            started = {live_from_cursor(stream): LOADING for stream in self._loading}
+            await self._database.write_cursors(session, {FEED_CURSOR: identity, **started})
             await session.execute(delete(CursorRow).where(CursorRow.name == END_CURSOR))
 
     async def _finish(self) -> None:
@@ -254,7 +246,10 @@ class Collector:
         if self._live is None:
             return self._feed.batches(resume)
         rules = BackfillRules(
-            history_candles=self._config.history_candles, batch_candles_max=self._config.batch_candles_max
+            history_candles=self._config.history_candles,
+            history_by_stream=self._config.history_by_stream,
+            loading=self._loading,
+            batch_candles_max=self._config.batch_candles_max,
         )
         return ContiguousFeed(self._live, self._clock, self._log, rules).batches(resume)
 
@@ -262,6 +257,12 @@ class Collector:
 def cursor_of(stream: StreamKey) -> str:
     """Return the name of a stream's cursor: the open time (ms) of its newest stored candle."""
     return f"{CANDLES_CURSOR}/{stream.symbol}/{stream.timeframe}"
+
+
+def _is_loading(stream: StreamKey, cursors: Mapping[str, str]) -> bool:
+    """Return whether a live stream's history is still to be loaded: never begun, or cut off by a kill."""
+    mark = cursors.get(live_from_cursor(stream))
+    return mark == str(LOADING) or (mark is None and cursor_of(stream) not in cursors)
 
 
 def _judged(gaps: list[CandleGap], confirmed: tuple[CandleGap, ...]) -> tuple[CandleGap, ...]:

@@ -50,6 +50,7 @@ class CollectorConfig:
     speed: float | None = 1.0
     seed: int = 1
     history_candles: int = 500
+    history_by_stream: Mapping[StreamKey, int] = field(default_factory=dict)
     feed_ahead_max: int = 2000
     batch_candles_max: int = 500
     intake_candles_max: int = 10_000

@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from dataclasses import replace
 
 from data_collector.collector import Collector, CollectorPorts
 from data_collector.config import CONSUMERS, CollectorConfig
 from data_collector.feeds.choose import choose_feed
+from data_collector.feeds.port import StreamKey
 from data_collector.storage import SERVICE, CandleStorage
 from shared.clock import Clock
 from shared.config import Settings
+from shared.instances import RunPlan, plan_run
+from shared.live_history import history_candles
 from shared.service import run_service, supervise
 from shared.standalone import ServiceParts, serve_alone
 
 
 async def build_collector(
-    settings: Settings, ports: CollectorPorts, *, consumers: tuple[str, ...] = CONSUMERS
+    settings: Settings, ports: CollectorPorts, *, plan: RunPlan | None = None, consumers: tuple[str, ...] = CONSUMERS
 ) -> Collector:
-    """Return a collector of the feed that the settings name; a replay's files are read here, off the loop."""
+    """Return a collector of the feed that the settings name; files and strategies are read here, off the loop.
+
+    A live feed begins with as much history as the strategies of `plan` (by default those of the settings) need.
+    """
     config = CollectorConfig.from_settings(settings, consumers=consumers)
+    if not settings.is_deterministic:
+        planned: RunPlan = plan if plan is not None else await asyncio.to_thread(plan_run, settings)
+        pairs = [(StreamKey(each.key.symbol, each.key.timeframe), each.strategy) for each in planned.instances]
+        needs = {StreamKey(*stream): count for stream, count in history_candles(pairs, ports.clock.now()).items()}
+        config = replace(config, history_by_stream=needs)
     feed = await asyncio.to_thread(choose_feed, config, ports.clock, ports.log, ports.metrics)
     storage = CandleStorage(
         ports.database, ports.broker, clock=ports.clock, quarantine_rows_max=config.quarantine_rows_max

@@ -48,7 +48,8 @@ class FeedBatch:
 
     `candles` are ordered by (close time, symbol, timeframe). `watermark` is the close time up to which every
     stream is complete: only deterministic feeds know it. `reconnected` says that the connection was made anew, so
-    every stream is to be back-filled up to now.
+    every stream is to be back-filled up to now. `history_ends` names the streams whose first load is complete with
+    this batch, and its last open time (None: the venue had nothing).
     """
 
     candles: tuple[Candle, ...] = ()
@@ -57,6 +58,7 @@ class FeedBatch:
     confirmed_gaps: tuple[CandleGap, ...] = ()
     malformed: tuple[MalformedCandle, ...] = ()
     reconnected: bool = False
+    history_ends: Mapping[StreamKey, datetime | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
