@@ -93,6 +93,7 @@ migrate-new: setup ## Write a new migration from the tables: MSG="what changes"
 	@$(BIN)/alembic -c shared/alembic.ini revision --autogenerate -m "$(MSG)"
 
 .PHONY: deps-debian
-deps-debian: ## As root on Debian or Ubuntu: promtool and chromium, for the tests that skip without them
+deps-debian: ## As root on Debian or Ubuntu: prometheus and chromium, for the tests that skip without them
 	@command -v apt-get >/dev/null || { echo "deps-debian: no apt-get here; install prometheus and chromium" >&2; exit 2; }
-	@apt-get update && apt-get install --yes --no-install-recommends prometheus chromium
+	@apt-get -o Acquire::Retries=0 -o Acquire::http::Timeout=20 update && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends prometheus chromium

@@ -168,6 +168,7 @@ class Settings(BaseSettings):
         "https://api.telegram.org", description="another server of the same protocol"
     )
     telegram_queue_max: values_of.Count = Field(1000, description="messages waiting; the oldest are dropped first")
+    telegram_close_seconds_max: values_of.Seconds = Field(5.0, description="longest wait for the last messages")
     # Exchange
     binance_api_key: SecretStr = Field(SecretStr(""), description="not needed on paper")
     binance_api_secret: SecretStr = Field(SecretStr(""), description="not needed on paper")

@@ -24,7 +24,15 @@ from shared.redaction import Redactor
 LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 FORMATS: Final = ("json", "console")
 # Libraries that speak of every statement or request at INFO or DEBUG.
-QUIET_LIBRARIES: Final = ("aiohttp.access", "aiosqlite", "asyncio", "alembic", "numba", "sqlalchemy.engine")
+QUIET_LIBRARIES: Final = (
+    "aiohttp.access",
+    "aiosqlite",
+    "alembic",
+    "asyncio",
+    "ccxt",  # at DEBUG it prints requests with key and signature
+    "numba",
+    "sqlalchemy.engine",
+)
 _FIRST: Final = ("time", "level", "service", "logger", "event")
 
 

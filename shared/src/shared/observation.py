@@ -116,7 +116,8 @@ class Observer:
         waiting = select(row.topic, func.count()).where(row.acked_at.is_(None)).group_by(row.topic)
         async with self._sights.database.read() as session:
             cursors = await self._sights.database.read_cursors("", session)
-            depths = dict((await session.execute(waiting)).tuples().all()) if self._duty.topics else {}
+            rows = (await session.execute(waiting)).all() if self._duty.topics else []
+        depths = {row[0]: row[1] for row in rows}
         for topic in self._duty.topics:
             self._metrics.outbox(topic, depths.get(topic, 0))
         if self._duty.consumer:

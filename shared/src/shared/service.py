@@ -167,6 +167,7 @@ async def open_notifier(
         limits=NotifierLimits(
             topics=settings.telegram_topics,
             queue_max=settings.telegram_queue_max,
+            close_seconds_max=settings.telegram_close_seconds_max,
             attempts_max=settings.retry_attempts_max,
             delay_seconds_max=settings.retry_delay_max,
             breaker_threshold=settings.circuit_breaker_threshold,

@@ -77,12 +77,13 @@ class ReceivedMessage:
 
 
 class FakeBotApi:
-    """The server; requests use up `script` first, then are answered properly."""
+    """The server; requests use up `script` first, then meet `always`, or are answered properly where it is None."""
 
-    def __init__(self, token: str = "123456:" + "A" * 35) -> None:
+    def __init__(self, token: str = "123456:" + "A" * 35, *, always: Outcome | None = None) -> None:
         self.token = token
         self.url = ""
         self.script: deque[Outcome] = deque()
+        self.always = always
         self.received: list[ReceivedMessage] = []
         self.request_count = 0
         self._changed = asyncio.Condition()
@@ -118,7 +119,7 @@ class FakeBotApi:
 
     async def _send_message(self, request: web.Request) -> web.Response:
         payload = await request.json()
-        outcome = self.script.popleft() if self.script else None
+        outcome = self.script.popleft() if self.script else self.always
         answer = self._judge(request.match_info["token"], payload)
         async with self._changed:
             self.request_count += 1
