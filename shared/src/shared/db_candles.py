@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from shared.db_rows import dialect_of
 from shared.db_session import change, fetch, numbered
 from shared.models import TIMEFRAME_DELTA, Candle
-from shared.sa_types import money_from_numeric, money_to_numeric, money_to_text, utc_checked, utc_to_text
+from shared.sa_types import money_from_numeric, money_to_numeric, money_to_text, utc_to_text
 
 CANDLE_COLUMNS = ("symbol", "timeframe", "open_time", "open", "high", "low", "close", "volume")
 STREAMS_PER_STATEMENT_MAX = 200
@@ -38,20 +38,25 @@ _NEWEST = {
 }
 _KNOWN = {
     "sqlite": (
-        "SELECT c.symbol, c.timeframe, c.open_time, c.open, c.high, c.low, c.close, c.volume FROM json_each(?) k "
+        "SELECT c.open_time, c.open, c.high, c.low, c.close, c.volume FROM json_each(?) k "
         "CROSS JOIN candles c ON c.open_time = k.value AND c.symbol = ? AND c.timeframe = ?"
     ),
     "postgresql": (
-        f"SELECT {_NAMES} FROM candles "
-        "WHERE open_time = ANY($1::timestamptz[]) AND symbol = $2 AND timeframe = $3 ORDER BY open_time FOR UPDATE"
+        "SELECT open_time, open, high, low, close, volume FROM candles "
+        "WHERE open_time = ANY(string_to_array($1, ',')::timestamptz[]) AND symbol = $2 AND timeframe = $3 "
+        "ORDER BY open_time FOR UPDATE"
     ),
 }
+# A column goes to PostgreSQL as one text and is taken apart there: packing each value by itself takes the driver longer
+# than the server takes to store it, and COPY needs a second table to leave known rows alone (docs/database.md).
+_SEPARATOR = "\x1f"
 # On PostgreSQL a second collector may have stored the same candle since it was looked for: the first one stays.
 _INSERT = {
     "sqlite": f"INSERT INTO candles ({_NAMES}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
     "postgresql": (
-        f"INSERT INTO candles ({_NAMES}) SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[], "
-        + ", ".join(f"${place}::text[]::numeric[]" for place in range(4, 9))
+        f"INSERT INTO candles ({_NAMES}) SELECT * FROM unnest("
+        "string_to_array($1, E'\\x1f'), string_to_array($2, E'\\x1f'), string_to_array($3, E'\\x1f')::timestamptz[], "
+        + ", ".join(f"string_to_array(${place}, E'\\x1f')::numeric[]" for place in range(4, 9))
         + ") ON CONFLICT DO NOTHING"
     ),
 }
@@ -73,7 +78,7 @@ _BETWEEN = (
 )
 
 type Stream = tuple[str, str]
-type Values = tuple[Decimal, Decimal, Decimal, Decimal, Decimal]
+type Values = tuple[Decimal, ...]  # open, high, low, close, volume
 
 
 class CandleWrite(NamedTuple):
@@ -96,6 +101,9 @@ async def write_candles(session: AsyncSession, batch: Sequence[Candle], recorded
     for stream, candles in streams.items():
         last = newest.get(stream)
         appended = last is None or all(candle.open_time > last for candle in candles)
+        if appended and len({candle.open_time for candle in candles}) == len(candles):
+            new += candles
+            continue
         known = {} if appended else await _known(session, stream, candles)
         _classify(candles, known, new, changes)
     await _insert(session, new)
@@ -153,15 +161,15 @@ def _by_stream(batch: Iterable[Candle]) -> dict[Stream, list[Candle]]:
 
 
 def _classify(
-    candles: Sequence[Candle], known: dict[datetime, Candle], new: list[Candle], changes: list[Candle]
+    candles: Sequence[Candle], known: dict[datetime, Values], new: list[Candle], changes: list[Candle]
 ) -> None:
     for candle in candles:
-        stored = known.get(candle.open_time)
+        stored, values = known.get(candle.open_time), _values(candle)
         if stored is None:
             new.append(candle)
-        elif _values(stored) != _values(candle):
+        elif stored != values:
             changes.append(candle)
-        known[candle.open_time] = candle
+        known[candle.open_time] = values
 
 
 async def _newest(session: AsyncSession, streams: Sequence[Stream]) -> dict[Stream, datetime]:
@@ -175,26 +183,28 @@ async def _newest(session: AsyncSession, streams: Sequence[Stream]) -> dict[Stre
     }
 
 
-async def _known(session: AsyncSession, stream: Stream, candles: Sequence[Candle]) -> dict[datetime, Candle]:
-    dialect = dialect_of(session)
-    times: Any = [candle.open_time for candle in candles]
-    if dialect == "sqlite":
-        times = json.dumps([utc_to_text(moment) for moment in times])
-    rows = await fetch(session, _KNOWN[dialect], (times, *stream))
-    return {candle.open_time: candle for candle in _candles(dialect, rows)}
+async def _known(session: AsyncSession, stream: Stream, candles: Sequence[Candle]) -> dict[datetime, Values]:
+    times = [utc_to_text(candle.open_time) for candle in candles]
+    if dialect_of(session) == "postgresql":
+        rows = await fetch(session, _KNOWN["postgresql"], (",".join(times), *stream))
+        return {row[0]: tuple(row[1:]) for row in rows}
+    rows = await fetch(session, _KNOWN["sqlite"], (json.dumps(times), *stream))
+    return {datetime.fromisoformat(row[0]): tuple(map(Decimal, row[1:])) for row in rows}
 
 
 async def _insert(session: AsyncSession, candles: Sequence[Candle]) -> None:
     if not candles:
         return
-    sqlite = dialect_of(session) == "sqlite"
-    moment, text = utc_to_text if sqlite else utc_checked, money_to_text
+    moment, text = utc_to_text, money_to_text
     rows = [
         (c.symbol, c.timeframe, moment(c.open_time),
          text(c.open), text(c.high), text(c.low), text(c.close), text(c.volume))
         for c in candles
     ]  # fmt: skip
-    await change(session, _INSERT[dialect_of(session)], rows if sqlite else tuple(zip(*rows, strict=True)))
+    if dialect_of(session) == "sqlite":
+        await change(session, _INSERT["sqlite"], rows)
+    else:
+        await change(session, _INSERT["postgresql"], tuple(map(_SEPARATOR.join, zip(*rows, strict=True))))
 
 
 async def _revise(session: AsyncSession, candle: Candle, recorded_at: datetime) -> None:

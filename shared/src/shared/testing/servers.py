@@ -14,7 +14,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.util import find_spec
@@ -169,19 +169,23 @@ class ServerRun:
 
 
 @contextmanager
-def postgres_run(place: PostgresPlace = PostgresPlace(), *, durable: bool = False) -> Iterator[ServerRun]:  # noqa: B008 - frozen
+def postgres_run(
+    place: PostgresPlace | None = None, *, durable: bool = False, settings: Mapping[str, str] | None = None
+) -> Iterator[ServerRun]:
     """Give a started PostgreSQL server; a `durable` one keeps every commit when it is killed."""
+    place = place or PostgresPlace()
     programs = postgres_programs()
     with _folder("pg") as root:
         identity = _other_identity(root)
         data, environment = root / "data", {**os.environ, "LC_ALL": "C.UTF-8", "TZ": "UTC"}
         _make_cluster(programs / "initdb", data, place, (_child_setup(identity), environment))
-        settings: dict[str, object] = {"listen_addresses": "", "unix_socket_directories": root, "max_connections": 60}
+        chosen: dict[str, object] = {"listen_addresses": "", "unix_socket_directories": root, "max_connections": 60}
         if place.tcp_port is not None:
-            settings |= {"listen_addresses": "127.0.0.1", "port": place.tcp_port}
-        settings |= dict.fromkeys(("fsync", "full_page_writes"), "off")  # the machine itself does not fail in a test
-        settings |= {} if durable else {"synchronous_commit": "off"}
-        command = [programs / "postgres", "-D", data, *(f"--{name}={value}" for name, value in settings.items())]
+            chosen |= {"listen_addresses": "127.0.0.1", "port": place.tcp_port}
+        chosen |= dict.fromkeys(("fsync", "full_page_writes"), "off")  # the machine itself does not fail in a test
+        chosen |= {} if durable else {"synchronous_commit": "off"}
+        chosen |= settings or {}
+        command = [programs / "postgres", "-D", data, *(f"--{name}={value}" for name, value in chosen.items())]
         launch = Launch(tuple(command), _child_setup(identity), environment, signal.SIGQUIT)  # nobody needs its data
         pid_file = data / "postmaster.pid"
         yield from _running(ServerRun(place.url(root), root, launch, partial(_says_ready, pid_file)))
