@@ -10,8 +10,10 @@ from typing import Any
 
 import asyncpg
 import pytest
+import structlog
 
 from shared.clock import SystemClock
+from shared.lease import FencedDatabase, Lease
 from shared.testing.process_runs import ProcessRun, wait_while
 
 pytestmark = [pytest.mark.e2e, pytest.mark.integration]
@@ -92,3 +94,22 @@ def test_a_standby_takes_over_from_a_dead_and_from_a_paused_holder_which_then_wr
     assert run.stop("second") == {"second": 0}
     stored, first, last = query(run, "SELECT count(*), min(open_time), max(open_time) FROM candles")[0]
     assert stored == (last - first).total_seconds() // 60 + 1 - missing(run), "no candle is lost between holders"
+
+
+def test_up_on_a_database_that_a_service_uses_says_who_and_ends_with_3(
+    make_postgres_url: Callable[[], str], redis_url: str, tmp_path: Path
+) -> None:
+    url = make_postgres_url()
+
+    async def begin() -> None:
+        database = FencedDatabase(url)
+        log = structlog.stdlib.get_logger("lease")
+        assert await Lease(database, ["order-executor"], seconds=600, clock=SystemClock(), log=log).take()
+        await database.close()
+
+    asyncio.run(begin())
+    with ProcessRun(tmp_path / "run", url, redis_url, {}) as run:
+        ended = run.trading("up", "--database-url", url, "--redis-url", redis_url, "--feed", "simulated")
+    said = (ended.stdout + ended.stderr).decode()
+    assert ended.returncode == 3, said
+    assert "order-executor is held by process" in said

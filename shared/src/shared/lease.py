@@ -136,6 +136,11 @@ class Lease:
         self._log.info("lease.taken", epochs=epochs)
         return True
 
+    async def other_holder(self) -> str:
+        """Return which name is held by whom, empty when all may be taken."""
+        await self._seconds_left()
+        return self._other
+
     async def check(self, session: AsyncSession) -> None:
         """Raise LeaseLost unless the names are still ours; they stay so until the session's transaction ends."""
         is_sqlite = self._database.dialect == "sqlite"
@@ -191,6 +196,7 @@ class Lease:
             now = await self._now(session)
         held = [row for row in rows if not _is_free(row["holder"], row["expires_at"], now)]
         if not held:
+            self._other = ""
             return 0.0
         other = f"{held[0]['name']} is held by {held[0]['holder'].partition(' (')[0]}"
         if other != self._other:
