@@ -80,7 +80,7 @@ def test_the_json_has_every_name_of_the_contract_and_is_strict(candles: Path) ->
     assert document["trades"]
     assert all(set(trade) >= TRADE_FIELDS for trade in document["trades"])
     assert document["params"] == {"short_period": 5, "long_period": 21, "quantity": "0.5"}
-    assert (document["engine"], document["risk"], document["sizing"]) == ("event", "off", "fixed")
+    assert (document["engine"], document["risk"], document["sizing"]) == ("compiled", "off", "fixed")
 
 
 def test_the_command_in_the_json_gives_the_same_run_again(candles: Path) -> None:
@@ -197,7 +197,7 @@ async def test_candles_of_the_states_own_database(tmp_path: Path) -> None:
         (("--take-profit-pct", "-1"), "take_profit_pct"),
         (("--trailing-pct", "inf"), "not a finite number"),
         (("--risk", "some"), "is not one of"),
-        (("--engine", "compiled"), "no compiled engine"),
+        (("--engine", "compiled", "--risk", "live"), "account limits (--risk live); use auto or event"),
         (("--engine", "warp"), "is not one of"),
         (("--instrument", "nofile.yaml"), "is no file"),
         (("--start", "yesterday"), "is not a time"),

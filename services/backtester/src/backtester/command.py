@@ -13,10 +13,11 @@ from typing import Any
 import click
 
 from backtester.data import DATABASE_SOURCE
+from backtester.engines import ENGINES
 from backtester.option_types import NumberType, ParameterType, TimeType
 from backtester.reporter import export_csv, export_json, format_report
 from backtester.result import BacktestResult
-from backtester.run import ENGINES, BacktestRequest, run_backtest
+from backtester.run import BacktestRequest, run_backtest
 from backtester.trading_options import TRADING_OPTIONS, trading_options
 from backtester.verification import (
     OVERRIDES,

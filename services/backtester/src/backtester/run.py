@@ -15,10 +15,10 @@ import msgspec
 import numpy as np
 
 from backtester.data import DATABASE_SOURCE, CandleData, DataFacts, load_candles
-from backtester.engine import BacktestEngine
+from backtester.engines import EngineJob, check_engine, run_on
 from backtester.options import BacktestOptions
 from backtester.ratios import sorted_marks
-from backtester.result import BacktestResult, RunSeconds, option_values
+from backtester.result import BacktestResult, option_values
 from backtester.statistics.probabilistic import probabilistic_sharpe
 from backtester.trials import Trial, record_trials
 from shared.candle_files import check_stream
@@ -28,9 +28,8 @@ from shared.errors import ConfigError, PluginError
 from shared.instruments import FREE, load_instruments
 from shared.models import to_milliseconds
 from shared.plugins import StrategyPlugin, config_hash, discover
-from shared.strategy import BaseStrategy, CompiledStrategy
+from shared.strategy import BaseStrategy
 
-ENGINES = ("auto", "compiled", "event")
 BPS = Decimal(10_000)
 
 
@@ -63,7 +62,7 @@ def run_backtest(
     `on_progress` is told how many of all candles are done.
     """
     clock = clock or SystemClock()
-    _check_engine(request.engine)
+    check_engine(request.engine)
     check_stream(request.symbol, request.timeframe)
     plugin = discover(request.strategies_dir).get(request.strategy)
     strategy = plugin.create(request.symbol, request.params)
@@ -71,7 +70,6 @@ def run_backtest(
     notes = strategy.check_start(request.timeframe, cost)
     instruments = load_instruments(request.instrument, [request.symbol])
     options = replace(request.options, instrument=instruments[request.symbol])
-    engine = BacktestEngine(strategy, request.initial_balance, options, clock=clock)
 
     started = clock.monotonic()
     data = load_candles(
@@ -82,16 +80,22 @@ def run_backtest(
         request.end,
         database_url=request.database_url,
     )
-    candles, history = list(data.candles()), _history(strategy, data)
-    loaded = clock.monotonic()
-    _compile(strategy, data)
-    compiled = clock.monotonic()
-    report = None if on_progress is None else lambda done: on_progress(done, len(candles))
-    result = engine.run(candles, history, report)
+    loaded = clock.monotonic() - started
+    history_start = _history_start(strategy, data)
+    job = EngineJob(
+        strategy=strategy,
+        balance=request.initial_balance,
+        options=options,
+        data=data,
+        clock=clock,
+        history_start=history_start,
+        on_progress=None if on_progress is None else lambda done: on_progress(done, data.rows),
+    )
+    result = run_on(request.engine, job)
     if result.faults:
         raise PluginError(f"{plugin.path}: {result.faults[0]}; correct the strategy")
-    if history:
-        notes = [*notes, f"fed {len(history):,} candles of history from before the start"]
+    if history_start is not None and data.history is not None:
+        notes = [*notes, f"fed {data.history.rows - history_start:,} candles of history from before the start"]
     result = msgspec.structs.replace(
         result,
         params=strategy.params.model_dump(mode="json") | _own_params(strategy),
@@ -103,16 +107,9 @@ def run_backtest(
         code_hash=plugin.code_hash,
         probabilistic_sharpe=_probabilistic_sharpe(result),
         candles=data,
-        seconds=RunSeconds(load=loaded - started, compile=compiled - loaded, run=result.seconds.run),
+        seconds=msgspec.structs.replace(result.seconds, load=loaded + result.seconds.load),
     )
     return _counted(result, request, plugin, clock)
-
-
-def _check_engine(engine: str) -> None:
-    if engine == "compiled":
-        raise ConfigError("engine: this build has no compiled engine, it runs every strategy on `event`; use auto")
-    if engine not in ENGINES:
-        raise ConfigError(f"engine: {engine!r} is unknown; known: {', '.join(ENGINES)}")
 
 
 def _own_params(strategy: BaseStrategy) -> dict[str, Any]:
@@ -124,22 +121,15 @@ def _own_params(strategy: BaseStrategy) -> dict[str, Any]:
     }
 
 
-def _history(strategy: BaseStrategy, data: CandleData) -> list[Any]:
-    """Return the candles before the window that the strategy must have seen to speak in it."""
+def _history_start(strategy: BaseStrategy, data: CandleData) -> int | None:
+    """Return the row before the window from which on the strategy must be fed to speak in it; None without any."""
     past = data.history
     if past is None:
-        return []
+        return None
     wanted = strategy.history(data.first)
     first = int(np.searchsorted(past.open_time_ms, to_milliseconds(wanted.start(data.first, data.timeframe))))
     first = min(first, past.rows - wanted.candles)  # holes count for nothing: it needs so many candles
-    return list(past.candles(max(0, first)))
-
-
-def _compile(strategy: BaseStrategy, data: CandleData) -> None:
-    """Make the strategy's machine code now, so that its time is not taken for the run's; the run resets the state."""
-    if isinstance(strategy, CompiledStrategy):
-        strategy.on_candle(next(data.candles(0, 1)))
-        strategy.reset()
+    return max(0, first)
 
 
 def _counted(result: BacktestResult, request: BacktestRequest, plugin: StrategyPlugin, clock: Clock) -> BacktestResult:

@@ -29,6 +29,10 @@ SIZING_NUMBERS = {
 MILLISECOND = timedelta(milliseconds=1)
 
 
+class StepsOverflowError(ArithmeticError):
+    """A quantity is more steps of the instrument than int64 counts; the event engine has no such bound."""
+
+
 def two_floats(value: Fraction | Decimal | int) -> tuple[float, float]:
     """Return the float next to `value` and the float next to what is left."""
     exact = Fraction(value)
@@ -65,13 +69,15 @@ def encode_rules(
 
     Raises
     ------
-    OverflowError
+    StepsOverflowError
         If a fixed quantity is more steps than int64 counts.
     """
     instrument, slippage = instance.instrument, book.slippage_bps / BPS
     steps = int(floor_to_step(signal_quantity, instrument.step_size) / instrument.step_size)
     if steps > STEPS_MAX:
-        raise OverflowError(f"a quantity of {signal_quantity} is more steps of {instrument.step_size} than are counted")
+        raise StepsOverflowError(
+            f"a quantity of {signal_quantity}, more steps of {instrument.step_size} than are counted"
+        )
     anchor = stop_price(ONE, instance.stop_loss_pct, instance.stop_anchor_price) if instance.stop_anchor_price else None
     sizing = instance.sizing
     amount = {SizingRule.QUOTE: sizing.amount * MONEY_UNITS, SizingRule.RISK: sizing.amount / 100}

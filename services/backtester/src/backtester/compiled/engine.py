@@ -8,7 +8,7 @@ from decimal import Decimal
 import msgspec
 
 from backtester.compiled.decoding import Finished, to_result
-from backtester.compiled.run import CompiledRun
+from backtester.compiled.run import CompiledRun, StepsOverflowError
 from backtester.data import CandleData
 from backtester.options import BacktestOptions
 from backtester.result import BacktestResult, RunSeconds
@@ -16,6 +16,8 @@ from shared.clock import Clock, SystemClock
 from shared.errors import ConfigError
 from shared.models import InstanceKey, to_decimal
 from shared.strategy import BaseStrategy, CompiledStrategy
+
+__all__ = ["CompiledEngine", "StepsOverflowError", "why_not_compiled"]
 
 OWN_METHODS = ("on_candle", "signal", "reset")
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from backtester.compiled.encoding import encode_rules, opening_account, to_amount
+from backtester.compiled.encoding import StepsOverflowError, encode_rules, opening_account, to_amount
 from backtester.compiled.layout import BUY_SIDE, BY_SIGNAL, ENTRY, trade_lines
 from backtester.compiled.loop import feed, finish, run_guarded, run_plain
 from backtester.data import CandleData
@@ -19,15 +19,13 @@ from shared.models import InstanceKey, OrderSide
 from shared.step_compiler import load_loops, prepare
 from shared.strategy import CompiledStrategy
 
+__all__ = ["CompiledRun", "LoopOutcome", "StepsOverflowError", "candle_arrays"]
+
 LOOPS = (feed, finish, run_plain, run_guarded)
 CHUNK_ROWS = 1 << 18
 
 type Records = npt.NDArray[np.void]
 type OnRows = Callable[[int], None]
-
-
-class StepsOverflowError(Exception):
-    """A quantity is more steps of the instrument than int64 counts; the event engine has no such bound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +114,7 @@ class CompiledRun:
             closing = is_last and self._options.close_at_end
             equity[end - 1] = self._loops.finish(desk, closing, end - 1, float(data.close[end - 1]))
             if book["is_overflown"][0]:
-                raise StepsOverflowError
+                raise StepsOverflowError("quantities of more steps than int64 counts")
             found.append(lines[: book["trades"][0]].copy())
             book["trades"], ledger["settled"] = 0, 0
             if on_rows is not None:
