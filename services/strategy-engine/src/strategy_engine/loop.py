@@ -15,14 +15,16 @@ from shared.clock import Clock
 from shared.db import Conflict, Database
 from shared.door_bell import DoorBell
 from shared.events import SIGNAL_STREAM, candle_stream
+from shared.live_history import LIVE_FROM_CURSOR
 from shared.metrics import ServiceMetrics
-from shared.models import Candle, Signal
+from shared.models import Candle, InstanceKey, Signal
 from shared.sa_models import SignalRow, StrategyStateRow
 from shared.strategy import CompiledStrategy
 from strategy_engine.checkpoints import checkpoint_rows, restore_runners
 from strategy_engine.config import StrategyConfig
 from strategy_engine.engine import StrategyEngine, signal_event
 from strategy_engine.horizon import WaitingRoom
+from strategy_engine.live_gate import LiveGate
 
 GROUP = "strategy-engine"
 
@@ -62,8 +64,10 @@ class EngineLoop:
             dead_letters_max=config.dead_letters_max,
         )
         self._is_loaded = False
+        self._gate = None if config.is_deterministic else LiveGate(engine.runners)
         self._waiting = WaitingRoom(config.streams, config.wait_seconds)
         self._faults_told: set[str] = set()
+        self._silences: dict[InstanceKey, str] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
         """Handle close times until `stop`; a database or bus that is away is waited for."""
@@ -79,12 +83,16 @@ class EngineLoop:
         await self._reader.load()
         for note in await restore_runners(self._database, self._engine.runners, self._reader):
             self._log.info("engine.rebuilt", detail=note)
+        if self._gate is not None:
+            firsts = await self._database.read_candles_of([(*each, None) for each in self._gate.streams], None, 1)
+            self._gate.asks_about(candle for found in firsts.values() for candle in found)
         self._is_loaded = True
 
     def notices(self) -> list[str]:
         """Return what a person should know of the instances as they run: faults first, then their own words."""
         runners = sorted(self._engine.runners, key=lambda runner: not runner.fault)
-        return [f"{runner.key}: {text}" for runner in runners for text in runner.notices()]
+        silences = [f"{key}: {text}" for key, text in self._silences.items()]
+        return silences + [f"{runner.key}: {text}" for runner in runners for text in runner.notices()]
 
     def check(self) -> tuple[bool, str]:
         """Return whether the loop is well, and how far it has come."""
@@ -101,11 +109,14 @@ class EngineLoop:
         try:
             with self._metrics.processing():
                 signals = self._engine.handle(candles)
+                if self._gate is not None:
+                    signals = self._gate.speaking(signals)
                 await self._commit(candles, signals, watermark)
         except BaseException:
             self._is_loaded = False  # the strategies ran ahead of what is stored
             raise
         self._report(candles, signals)
+        self._tell_silences(watermark)
         self._on_commit()
         await self._bell.announce(watermark)
         return True
@@ -119,6 +130,10 @@ class EngineLoop:
                 if until is None or (before is not None and until <= before):
                     return [], before
             candles, horizon = await self._reader.page(session, until)
+            # after the page: candles that were stored before the history's end was on record belong to it
+            asked = self._gate.asks_about(candles) if self._gate is not None else []
+            if self._gate is not None and asked:
+                self._gate.take_cursors(asked, await self._database.read_cursors(f"{LIVE_FROM_CURSOR}/", session))
         if not self._config.is_deterministic:
             return self._live(candles)
         if until is not None and horizon is not None:
@@ -158,6 +173,15 @@ class EngineLoop:
                 self._faults_told.add(str(runner.key))
                 self._metrics.error("StrategyFault")
                 self._log.error("strategy.isolated", instance=str(runner.key), detail=runner.fault)
+
+    def _tell_silences(self, watermark: datetime) -> None:
+        """Say which instances of a live feed may not speak yet, and when each may, once."""
+        silences = self._gate.silences(watermark) if self._gate is not None else {}
+        for key in silences.keys() - self._silences.keys():
+            self._log.info("strategy.silent", instance=str(key), detail=silences[key])
+        for key in self._silences.keys() - silences.keys():
+            self._log.info("strategy.speaks", instance=str(key))
+        self._silences = silences
 
 
 def _signal_row(signal: Signal) -> dict[str, Any]:
