@@ -10,7 +10,7 @@ from importlib.metadata import version
 from importlib.resources import files
 
 from backtester.charts.packing import press, press_bytes
-from backtester.charts.payload import page_payload
+from backtester.charts.payload import PAIRS_SHOWN_MAX, page_payload
 from backtester.charts.tiles import tiles
 from backtester.ladder import rungs
 from backtester.metrics import DetailedMetrics
@@ -19,6 +19,9 @@ from backtester.result import BacktestResult
 from backtester.wording import plain_text, show_money, show_signed
 from shared.errors import ConfigError
 
+PAGE_BYTES_MAX = 5_000_000
+_FRAME_BYTES = 150_000  # what is neither charts nor numbers
+_SHRINKING = ((True, PAIRS_SHOWN_MAX), (False, PAIRS_SHOWN_MAX), (False, PAIRS_SHOWN_MAX // 4))
 _ASSETS = "backtester.charts"
 _SLOT = re.compile(r"<!--([a-z_]+)-->")
 _BOX = ("Fills", "Live Limits", "Exits", "Gaps", "Refused", "Ignored", "Slippage Paid", "Largest Fill", "P(Sharpe > 0)")
@@ -34,7 +37,7 @@ def export_html(result: BacktestResult) -> str:
         raise ConfigError("html: the run has no metrics to show; run it with them")
     from plotly.offline import get_plotlyjs  # four megabytes, only where a page is wanted
 
-    payload, closes = page_payload(result, result.detailed)
+    charts = press_bytes(get_plotlyjs().encode())
     slots = {
         **_head(result),
         **_tables(result, result.detailed),
@@ -43,10 +46,21 @@ def export_html(result: BacktestResult) -> str:
         "trades_hidden": "" if result.detailed.trade_pairs else "hidden",
         "css": _asset("page.css"),
         "js": _asset("page.js"),
-        "plotly": press_bytes(get_plotlyjs().encode()),
-        "payload": press(payload, b"" if closes is None else closes.planes),
+        "plotly": charts,
+        "payload": _payload(result, result.detailed, PAGE_BYTES_MAX - len(charts) - _FRAME_BYTES),
     }
     return _filled(_asset("page.html"), slots)
+
+
+def _payload(result: BacktestResult, metrics: DetailedMetrics, bytes_max: int) -> str:
+    """Return the page's numbers; where they are too many, without every close, then with the newest pairs only."""
+    text = ""
+    for closes, pairs_max in _SHRINKING:
+        facts, packed = page_payload(result, metrics, closes=closes, pairs_max=pairs_max)
+        text = press(facts, b"" if packed is None else packed.planes)
+        if len(text) <= bytes_max:
+            break
+    return text
 
 
 def _asset(name: str) -> str:

@@ -24,21 +24,23 @@ PROTECTIVE = frozenset({"stop_loss", "take_profit", "trailing_stop"})  # exits w
 HISTOGRAM_BINS = 40
 
 
-def page_payload(result: BacktestResult, metrics: DetailedMetrics) -> tuple[dict[str, Any], PackedSeries | None]:
-    """Return what the page draws, as JSON can hold it, and the packed closes (None: not known, or too many)."""
+def page_payload(
+    result: BacktestResult, metrics: DetailedMetrics, *, closes: bool = True, pairs_max: int = PAIRS_SHOWN_MAX
+) -> tuple[dict[str, Any], PackedSeries | None]:
+    """Return what the page draws, as JSON can hold it, and the packed closes (None: not asked, not known, too many)."""
     candles = result.candles
     pairs = PairColumns.of(metrics.trade_pairs)
     reasons = _exit_reasons(result, metrics)
     inside = np.array([reason in PROTECTIVE for reason in reasons], dtype=np.bool_)
     moves = None if candles is None else excursions(pairs, candles, ended_inside=inside)
-    packed = None if candles is None else pack_closes(candles)
+    packed = None if candles is None or not closes else pack_closes(candles)
     payload = {
         "quote": result.symbol.rpartition("/")[2],
         "equity": _equity_lines(result, metrics),
         "drawdown": _drawdown(result),
         "candles": None if candles is None else _candles(candles),
         "closes": None if packed is None else packed.facts,
-        "fills": _fills(result),
+        "fills": _fills(result, 2 * pairs_max),
         "months": _months(metrics),
         "groups": {
             "outcome": _outcomes(pairs),
@@ -48,7 +50,7 @@ def page_payload(result: BacktestResult, metrics: DetailedMetrics) -> tuple[dict
         },
         "stop_pct": _number(result.options.get("stop_loss_pct")),
         "target_pct": _number(result.options.get("take_profit_pct")),
-        "pairs": _pair_table(pairs, moves, reasons),
+        "pairs": _pair_table(pairs, moves, reasons, pairs_max),
         "pairs_total": len(metrics.trade_pairs),
     }
     return payload, packed
@@ -105,9 +107,13 @@ def _candles(data: CandleData) -> dict[str, Any]:
     return {"step": drawn.step_ms, "own_step": data.timeframe_ms, "x": drawn.time_ms.tolist(), **prices}
 
 
-def _fills(result: BacktestResult) -> dict[str, Any]:
+def _fills(result: BacktestResult, fills_max: int) -> dict[str, Any]:
+    """Return the fills, oldest first; of too many every so many neighbours, mostly a BUY and its SELL."""
     records = sorted((to_record(trade) for trade in result.trades), key=lambda record: record.time)
+    each = -(-len(records) // fills_max) or 1
+    records = [record for place, record in enumerate(records) if place // 2 % each == 0]
     return {
+        "each": each,
         "x": [to_milliseconds(record.time) for record in records],
         "y": _rounded(np.array([float(record.price) for record in records])),
         "buy": [int(record.side == OrderSide.BUY) for record in records],
@@ -161,9 +167,11 @@ def _exit_reasons(result: BacktestResult, metrics: DetailedMetrics) -> list[str]
     return [known.get((pair.exit_time, pair.symbol), "") for pair in metrics.trade_pairs]
 
 
-def _pair_table(pairs: PairColumns, moves: Excursions | None, reasons: list[str]) -> dict[str, list[Any]]:
+def _pair_table(
+    pairs: PairColumns, moves: Excursions | None, reasons: list[str], pairs_max: int
+) -> dict[str, list[Any]]:
     """Return the newest pairs, a column at a time, oldest first."""
-    shown = slice(max(0, len(reasons) - PAIRS_SHOWN_MAX), None)
+    shown = slice(max(0, len(reasons) - pairs_max), None)
     numbers: dict[str, FloatArray | IntArray] = {
         "entry_price": pairs.entry_price,
         "exit_price": pairs.exit_price,

@@ -110,7 +110,7 @@
   document.head.append(program);
   const Plotly = window.Plotly;
   const coarse = matchMedia("(pointer: coarse)").matches;
-  const settings = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"], displayModeBar: coarse ? false : "hover" };
+  const settings = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d", "sendChartToCloud"], plotlyServerURL: "", displayModeBar: coarse ? false : "hover" };
   const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
   const unit = run.quote ? ` ${run.quote}` : "";
 
@@ -122,6 +122,7 @@
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: color("quiet") },
       margin: { l: 8, r: 8, t: 8, b: 8 }, dragmode: coarse ? false : "zoom", showlegend: false,
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: color("hold"), activecolor: color("ink") },
       hoverlabel: { bgcolor: color("card"), bordercolor: color("line"), font: { color: color("ink") } },
       xaxis: axis(), yaxis: axis(), ...extra,
     };
@@ -155,10 +156,14 @@
     const place = (wanted) => { let low = 0, high = times.length; while (low < high) { const mid = (low + high) >> 1; if (times[mid] < wanted) low = mid + 1; else high = mid; } return low; };
     return [place(from), place(to + 1)];
   }
+  function closesEach(from, to) {
+    const [first, last] = within(closes.time, from, to);
+    return last - first <= CLOSES_DRAWN_MAX ? 1 : Math.ceil((last - first) / (CLOSES_DRAWN_MAX / 2));
+  }
   function closeLine(from, to) {
+    const size = closesEach(from, to), x = [], y = [];
     let [first, last] = within(closes.time, from, to);
     first = Math.max(0, first - 1); last = Math.min(closes.time.length, last + 1);
-    const x = [], y = [], size = Math.max(1, Math.ceil((last - first) / (CLOSES_DRAWN_MAX / 2)));
     for (let start = first; start < last; start += size) {
       let low = start, high = start;
       for (let i = start; i < Math.min(start + size, last); i += 1) { if (closes.value[i] < closes.value[low]) low = i; if (closes.value[i] > closes.value[high]) high = i; }
@@ -188,8 +193,10 @@
       increasing: { line: { color: color("hold"), width: 1 }, fillcolor: color("card") }, decreasing: { line: { color: color("hold"), width: 1 }, fillcolor: color("hold") },
     };
     const step = Math.max(1, Math.ceil((last - first) / FILLS_DRAWN_MAX));
-    const what = fine ? "every close" : `candles of ${duration(drawn.step).replace(" 0 h", "").replace(" 0 min", "")}`;
-    byId("price-hint").textContent = `Shown: ${what}; ${step > 1 ? `one in ${step} of ${(last - first).toLocaleString("en")} fills, look closer for all` : `all ${(last - first).toLocaleString("en")} fills in view`}.`;
+    const size = fine ? closesEach(from, to) : 1;
+    const what = fine ? (size > 1 ? `the lowest and highest of every ${size} closes` : "every close") : `candles of ${duration(drawn.step).replace(" 0 h", "").replace(" 0 min", "")}`;
+    const left = run.fills.each > 1 ? ` This page carries one pair of fills in ${run.fills.each}.` : "";
+    byId("price-hint").textContent = `Shown: ${what}; ${step > 1 ? `one in ${step} of ${(last - first).toLocaleString("en")} fills, look closer for all` : `all ${(last - first).toLocaleString("en")} fills in view`}.${left}`;
     const y = axis({ tickformat: ",~r", fixedrange: true });
     const traces = [fine ? closeLine(from, to) : candles, fillMarks(first, last, 1), fillMarks(first, last, 0)];
     if (fine && traces[0].y.length) { const low = Math.min(...traces[0].y), high = Math.max(...traces[0].y), room = 0.06 * (high - low || high * 0.01); y.range = [low - room, high + room]; }
