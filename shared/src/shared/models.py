@@ -106,6 +106,10 @@ def to_utc(moment: datetime, field: str) -> datetime:
     return moment if moment.tzinfo is UTC else moment.astimezone(UTC)
 
 
+def _is_utc(moment: datetime | None) -> bool:
+    return moment is None or moment.tzinfo is UTC
+
+
 def _normalise(struct: Any, decimals: tuple[str, ...], moments: tuple[str, ...]) -> None:
     for name in decimals:
         value = getattr(struct, name)
@@ -144,7 +148,7 @@ class Candle(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return self.open_time + TIMEFRAME_DELTA[self.timeframe]
 
 
-class Signal(msgspec.Struct, frozen=True, kw_only=True):
+class Signal(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A strategy's wish at a candle's close; `price` is that close, `quantity` its fixed size in base units."""
 
     strategy: str
@@ -164,7 +168,10 @@ class Signal(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Turn numbers into Decimal and times into UTC."""
-        _normalise(self, ("price", "quantity"), ("created_at", "candle_open_time", "expires_at"))
+        if type(self.price) is not Decimal or type(self.quantity) is not Decimal:
+            _normalise(self, ("price", "quantity"), ())
+        if not (_is_utc(self.created_at) and _is_utc(self.candle_open_time) and _is_utc(self.expires_at)):
+            _normalise(self, (), ("created_at", "candle_open_time", "expires_at"))
 
     @property
     def instance(self) -> InstanceKey:
@@ -172,7 +179,7 @@ class Signal(msgspec.Struct, frozen=True, kw_only=True):
         return InstanceKey(self.strategy, self.symbol, self.timeframe)
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True):
+class Order(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An intent of ours and what became of it, prices in quote per base.
 
     `price` is the decision price (the signal's close), `arrival_price` the market's when the order met it, where that
@@ -200,11 +207,14 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Turn numbers into Decimal and times into UTC."""
-        _normalise(
-            self,
-            ("price", "quantity", "filled_quantity", "avg_fill_price", "arrival_price"),
-            ("created_at", "filled_at"),
-        )
+        if not (
+            type(self.price) is type(self.quantity) is type(self.filled_quantity) is Decimal
+            and (self.avg_fill_price is None or type(self.avg_fill_price) is Decimal)
+            and (self.arrival_price is None or type(self.arrival_price) is Decimal)
+        ):
+            _normalise(self, ("price", "quantity", "filled_quantity", "avg_fill_price", "arrival_price"), ())
+        if not (_is_utc(self.created_at) and _is_utc(self.filled_at)):
+            _normalise(self, (), ("created_at", "filled_at"))
 
     @property
     def instance(self) -> InstanceKey:
@@ -212,7 +222,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
         return InstanceKey(self.strategy, self.symbol, self.timeframe)
 
 
-class Fill(msgspec.Struct, frozen=True, kw_only=True):
+class Fill(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One execution (table `trades`): the only thing that moves a position.
 
     `fee` is in `fee_asset` (an asset name such as "USDT"), `fee_quote` its value in quote at fill time; `as_of`
@@ -239,7 +249,10 @@ class Fill(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Turn numbers into Decimal and times into UTC."""
-        _normalise(self, ("price", "quantity", "fee", "fee_quote"), ("traded_at", "as_of"))
+        if not (type(self.price) is type(self.quantity) is type(self.fee) is type(self.fee_quote) is Decimal):
+            _normalise(self, ("price", "quantity", "fee", "fee_quote"), ())
+        if not (_is_utc(self.traded_at) and _is_utc(self.as_of)):
+            _normalise(self, (), ("traded_at", "as_of"))
 
     @property
     def instance(self) -> InstanceKey:

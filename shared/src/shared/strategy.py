@@ -103,13 +103,14 @@ def signal_id(strategy: str, symbol: str, timeframe: str, open_time: datetime, l
     return derived_id("signal", strategy, symbol, timeframe, to_milliseconds(open_time), leg)
 
 
-def stamp_signal(signal: Signal, candle: Candle, **fields: Any) -> Signal:
+def stamp_signal(
+    signal: Signal, candle: Candle, make_id: Callable[[str, str, str, datetime], str] = signal_id, **fields: Any
+) -> Signal:
     """Return `signal` with the id, times and names that follow from its candle, and the engine's own `fields`."""
-    strategy = fields.pop("strategy", signal.strategy)
+    strategy = fields.setdefault("strategy", signal.strategy)
     return replace(
         signal,
-        id=signal_id(strategy, candle.symbol, candle.timeframe, candle.open_time),
-        strategy=strategy,
+        id=make_id(strategy, candle.symbol, candle.timeframe, candle.open_time),
         symbol=candle.symbol,
         timeframe=candle.timeframe,
         candle_open_time=candle.open_time,

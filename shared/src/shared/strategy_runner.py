@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 from msgspec.structs import replace
 
 from shared.domain.rounding import money
 from shared.models import Candle, InstanceKey, OrderSide, Signal
-from shared.strategy import BaseStrategy, CompiledStrategy, stamp_signal
+from shared.strategy import BaseStrategy, CompiledStrategy, signal_id, stamp_signal
 from shared.watchdog import CallGuard
 
 CALL_SECONDS_MAX = 2.0
@@ -22,12 +22,16 @@ DECIMALS_MAX = 18
 
 @dataclass(frozen=True, slots=True)
 class InstanceStamp:
-    """What every signal of an instance carries beside the strategy's own words; `age_max` sets its expiry."""
+    """What every signal of an instance carries beside the strategy's own words; `age_max` sets its expiry.
+
+    `make_id` turns the facts of a signal into its id.
+    """
 
     age_max: timedelta
     mode: str = "paper"
     config_hash: str = ""
     code_hash: str = ""
+    make_id: Callable[[str, str, str, datetime], str] = signal_id
 
 
 class StrategyRunner:
@@ -162,6 +166,7 @@ class StrategyRunner:
         return stamp_signal(
             signal,
             candle,
+            stamp.make_id,
             strategy=self.key.strategy,
             expires_at=candle.close_time + stamp.age_max,
             mode=stamp.mode,

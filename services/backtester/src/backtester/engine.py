@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
+from itertools import count
 from typing import Protocol
 
 from backtester.options import BacktestOptions
@@ -90,21 +91,33 @@ class BacktestEngine:
         return make_result(setup, played, self._clock.monotonic() - started)
 
     def _set_up(self, candles: Sequence[Candle], guard: CallGuard) -> Setup:
-        options, book = self._options, Book(self._options.book_rules(), self._balance)
+        options, numbers = self._options, count(1)
+
+        def make_id(*_facts: object) -> str:
+            return str(next(numbers))  # nothing of a run is stored, so nobody asks for the lasting id
+
+        book = Book(options.book_rules(), self._balance, make_id=make_id)
         runners: dict[tuple[str, str], StrategyRunner] = {}
-        streams = sorted({(candle.symbol, candle.timeframe) for candle in candles})
+        streams = _streams(candles)
         for stream in streams:
             if stream[1] not in TIMEFRAME_DELTA:
                 raise ConfigError(f"candles: timeframe {stream[1]!r} is unknown; known: {', '.join(TIMEFRAME_DELTA)}")
             strategy = self._strategy if len(streams) == 1 else copy.deepcopy(self._strategy)
             strategy.reset()
             key = InstanceKey(strategy.name, *stream)
-            stamp = InstanceStamp(age_max=signal_age_max(stream[1], options.age_max), mode="backtest")
+            stamp = InstanceStamp(signal_age_max(stream[1], options.age_max), mode="backtest", make_id=make_id)
             runners[stream] = StrategyRunner(key, strategy, stamp, guard=guard)  # type: ignore[arg-type]
             rules = options.instance_rules(key, strategy)  # type: ignore[arg-type]
             book.open_account(key, rules, money(self._balance / len(streams)))
         paper = PaperVenue(book, fills_at_close=options.fill == "close", detail=self._detail)
         return Setup(self._strategy, options, candles, paper, runners)
+
+
+def _streams(candles: Sequence[Candle]) -> list[tuple[str, str]]:
+    symbols, timeframes = {candle.symbol for candle in candles}, {candle.timeframe for candle in candles}
+    if len(symbols) == len(timeframes) == 1:
+        return [(symbols.pop(), timeframes.pop())]
+    return sorted({(candle.symbol, candle.timeframe) for candle in candles})
 
 
 def _feed_history(setup: Setup, history: Iterable[Candle]) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from decimal import Decimal
+from collections.abc import Sequence
+from operator import attrgetter
 
 import numpy as np
 
@@ -17,13 +17,13 @@ SLACK = 1e-12
 WINDOW_ROWS_MIN, WINDOW_ROWS_MAX = 64, 65_536
 
 
-def float_column(candles: Sequence[Candle], number: Callable[[Candle], Decimal]) -> FloatArray:
+def float_column(candles: Sequence[Candle], name: str) -> FloatArray:
     """Return one number of every candle as float64, shape (n,); a signalling NaN, which no float is, as NaN."""
-    values = [number(candle) for candle in candles]
+    values = list(map(attrgetter(name), candles))
     try:
         return np.fromiter(map(float, values), dtype=np.float64, count=len(values))
     except ValueError:
-        finite: Iterable[float] = (float(value) if value.is_finite() else np.nan for value in values)
+        finite = (float(value) if value.is_finite() else np.nan for value in values)
         return np.fromiter(finite, dtype=np.float64, count=len(values))
 
 
@@ -33,8 +33,8 @@ class ExitScan:
     def __init__(self, candles: Sequence[Candle], account: SubAccount) -> None:
         self._candles = candles
         self._account = account
-        self._lows = float_column(candles, lambda candle: candle.low)
-        self._highs = float_column(candles, lambda candle: candle.high)
+        self._lows = float_column(candles, "low")
+        self._highs = float_column(candles, "high")
 
     def next_touch(self, begin: int, end: int) -> int:
         """Return the first candle of [begin, end) that may touch an exit, else `end`.

@@ -16,7 +16,6 @@ from backtester.result import BacktestResult, RunSeconds
 from shared.domain.effects import IGNORED, Closed, Declined, Effect, Filled
 from shared.domain.fees import FeeAsset
 from shared.domain.paper import PaperVenue
-from shared.domain.positions import fill_effect
 from shared.domain.rounding import ZERO, minus, plus, ratio, times
 from shared.domain.slippage import BPS_BELOW
 from shared.domain.trade_records import TradeRecord
@@ -47,7 +46,7 @@ def make_result(setup: Setup, played: Played, seconds: float) -> BacktestResult:
     """Return the result of a run that has been played."""
     book, options = setup.paper.book, setup.options
     filled = [effect for effect in played.effects if isinstance(effect, Filled)]
-    trades, costs = _trades(setup, filled), _costs(options, filled)
+    trades, costs = [_trade(effect) for effect in filled], _costs(options, filled)
     equity, start = book.equity(), book.initial_balance
     assert equity is not None, "backtest: everything held has been marked"
     refused, ignored = _declined(played.effects)
@@ -95,42 +94,32 @@ def make_result(setup: Setup, played: Played, seconds: float) -> BacktestResult:
     )
 
 
-def _trades(setup: Setup, filled: Iterable[Filled]) -> list[TradeRecord]:
-    cash = {key: account.cash for key, account in setup.paper.book.accounts.items()}
-    changes = [fill_effect(effect.fill) for effect in filled]
-    for effect, (_, change) in zip(filled, changes, strict=True):
-        cash[effect.fill.instance] = minus(cash[effect.fill.instance], change)
-    trades = []
-    for effect, (base, change) in zip(filled, changes, strict=True):
-        fill = effect.fill
-        cash[fill.instance] = balance = plus(cash[fill.instance], change)
-        trades.append(
-            TradeRecord(
-                fill.traded_at,
-                fill.symbol,
-                fill.side,
-                fill.price,
-                abs(base),
-                fill.fee_quote,
-                fill.strategy,
-                effect.order.created_at,
-                balance,
-                fill.reason,
-            )
-        )
-    return trades
+def _trade(effect: Filled) -> TradeRecord:
+    fill = effect.fill
+    return TradeRecord(
+        fill.traded_at,
+        fill.symbol,
+        fill.side,
+        fill.price,
+        abs(effect.base_change),
+        fill.fee_quote,
+        fill.strategy,
+        effect.order.created_at,
+        effect.cash,
+        fill.reason,
+    )
 
 
-def _costs(options: BacktestOptions, filled: Iterable[Filled]) -> Costs:
-    fees, slippage, market = ZERO, ZERO, ZERO
+def _costs(options: BacktestOptions, filled: Sequence[Filled]) -> Costs:
+    fees, slippage = ZERO, ZERO
     for effect in filled:
-        fees = plus(fees, effect.fill.fee_quote)
-        arrival = effect.order.arrival_price
-        if arrival is not None:  # the tick is part of it
-            slippage = plus(slippage, times(effect.fill.quantity, abs(minus(effect.fill.price, arrival))))
-            market = plus(market, times(effect.fill.quantity, arrival))
+        fill, arrival = effect.fill, effect.order.arrival_price
+        fees = plus(fees, fill.fee_quote)
+        if arrival is not None and arrival != fill.price:  # the tick is part of it
+            slippage = plus(slippage, times(fill.quantity, abs(minus(fill.price, arrival))))
     bps = options.slippage_bps
     if options.impact is not None:  # what is closed or held instead pays what the run's own orders paid on average
+        market = sum((times(e.fill.quantity, e.order.arrival_price or e.fill.price) for e in filled), ZERO)
         bps = ratio(times(slippage, BPS_BELOW), market) if market else options.impact.half_spread_bps
     return Costs(options.fee, bps, fees, slippage)
 

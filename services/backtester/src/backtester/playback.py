@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -73,7 +74,7 @@ class StreamPlayback:
                 self._pass_to(begin + place)
                 self._visit(begin + place, (signal,))
             self._pass_to(begin + len(chunk))
-        closes = float_column(self._candles, lambda candle: candle.close)
+        closes = float_column(self._candles, "close")
         self._end(closes, ends_flat=ends_flat)
         on_progress(len(self._candles))
         return Played(self._effects, signals, *self._marks(closes))
@@ -93,13 +94,13 @@ class StreamPlayback:
     def _visit(self, index: int, signals: Sequence[Signal] = ()) -> None:
         candle = self._candles[index]
         self._passed = index + 1
-        if not _is_finite(candle):
+        if not (signals or _is_finite(candle)):
             return  # no price to trade at: what waits waits on
         if self._paper.volumes is not None:
             for earlier in self._candles[max(self._observed, index - VOLUME_WINDOW) : index]:
                 self._paper.volumes.observe(earlier.symbol, earlier.timeframe, earlier.volume)
             self._observed = index + 1
-        self._note(index, self._paper.advance(candle.close_time, (candle,), signals))
+        self._note(index, self._paper.visit(self._account, candle, signals))
 
     def _note(self, index: int, effects: Sequence[Effect]) -> None:
         if effects:
@@ -178,7 +179,8 @@ def close_all(paper: PaperVenue, as_of: datetime) -> list[Effect]:
 
 def _open_times(candles: Sequence[Candle]) -> IntArray:
     """Return the open times of one stream in milliseconds; an order that is not theirs is a ConfigError."""
-    seconds = np.fromiter((candle.open_time.timestamp() for candle in candles), dtype=np.float64, count=len(candles))
+    moments = map(datetime.timestamp, map(attrgetter("open_time"), candles))
+    seconds = np.fromiter(moments, dtype=np.float64, count=len(candles))
     times: IntArray = np.rint(seconds * 1000).astype(np.int64)
     wrong = np.flatnonzero(np.diff(times) <= 0)
     if len(wrong):

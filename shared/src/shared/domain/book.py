@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -11,7 +11,7 @@ import msgspec
 from shared.clock import derived_id
 from shared.domain.account import AccountFigures, OrderRates, check_state, mark_account, opening_figures
 from shared.domain.effects import IGNORED, REFUSED, Closed, Declined, Effect, Filled, Placed
-from shared.domain.fees import BNB, FeeSchedule, compute_fee
+from shared.domain.fees import BNB, FeeAsset, FeeSchedule, compute_fee
 from shared.domain.matching import TAKE_PROFIT, stop_price, trailing_price
 from shared.domain.order_lifecycle import move
 from shared.domain.positions import FLAT, Holding, apply_fill, fill_effect, is_dust
@@ -124,9 +124,18 @@ class SubAccount:
 
 
 class Book:
-    """All sub-accounts of one account. Deterministic: the same calls give the same effects, ids and numbers."""
+    """All sub-accounts of one account. Deterministic: the same calls give the same effects, ids and numbers.
 
-    def __init__(self, rules: BookRules, balance: Decimal, control: ControlState = ControlState.ACTIVE) -> None:
+    `make_id` turns the facts of an order or fill into its id; one that nobody will look up may have a shorter one.
+    """
+
+    def __init__(
+        self,
+        rules: BookRules,
+        balance: Decimal,
+        control: ControlState = ControlState.ACTIVE,
+        make_id: Callable[..., str] = derived_id,
+    ) -> None:
         self.rules = rules
         self.initial_balance = balance
         self.cash = balance
@@ -136,6 +145,7 @@ class Book:
         self.figures: AccountFigures = opening_figures(balance)
         self.sequence = 0
         self.touched: set[InstanceKey] = set()
+        self._make_id = make_id
         self._held: dict[str, Decimal] = {}
         self._mark_times: dict[str, datetime] = {}
         self._rates = OrderRates()
@@ -206,17 +216,24 @@ class Book:
         account = self.accounts[order.instance]
         account.working.append(order)
         self.touched.add(account.key)
-        if order.side is OrderSide.BUY:
+        if order.side is OrderSide.BUY and self.rules.limits is not None:
             self._rates.record(order.created_at, times(order.quantity, order.price))
         return Placed(order, signal)
 
     def close(self, order: Order, status: OrderStatus, reason: str) -> Closed:
         """End a working order that will not fill (any further)."""
         ended = msgspec.structs.replace(order, status=move(order.status, status), reason=reason)
-        self._forget(order)
+        self._forget(self.accounts[order.instance], order)
         return Closed(ended)
 
-    def fill(self, order: Order, price: Decimal, traded_at: datetime, as_of: datetime) -> Filled | Closed:
+    def fill(
+        self,
+        order: Order,
+        price: Decimal,
+        traded_at: datetime,
+        as_of: datetime,
+        arrival_price: Decimal | None = None,
+    ) -> Filled | Closed:
         """Book a full execution at `price`; a BUY that its own cash does not cover is rejected instead."""
         account = self.accounts[order.instance]
         fee = compute_fee(
@@ -225,12 +242,11 @@ class Book:
             side=order.side,
             quantity=order.quantity,
             price=price,
-            bnb_price=self.marks.get(f"{BNB}/{split_symbol(order.symbol)[1]}"),
+            bnb_price=self._bnb_price(order.symbol),
             is_maker=order.purpose == TAKE_PROFIT,
         )
-        self.sequence += 1
         fill = Fill(
-            id=derived_id(order.id, "fill", 1),
+            id=self._make_id(order.id, "fill", 1),
             order_id=order.id,
             symbol=order.symbol,
             side=order.side,
@@ -241,55 +257,70 @@ class Book:
             fee_quote=fee.value_quote,
             traded_at=traded_at,
             as_of=as_of,
-            sequence=self.sequence,
+            sequence=self.sequence + 1,
             strategy=order.strategy,
             timeframe=order.timeframe,
             reason=order.reason,
             venue=self.rules.venue,
             venue_trade_id=f"{self.rules.venue}-{order.id}",
         )
-        if order.side is OrderSide.BUY and plus(account.cash, fill_effect(fill)[1]) < 0:
-            self.sequence -= 1
-            return self.close(order, OrderStatus.REJECTED, "insufficient_cash")
-        return self.book_fill(order, fill)
+        effect = fill_effect(fill)
+        if order.side is OrderSide.BUY and plus(account.cash, effect[1]) < 0:
+            arrived = msgspec.structs.replace(order, arrival_price=arrival_price or order.arrival_price)
+            return self.close(arrived, OrderStatus.REJECTED, "insufficient_cash")
+        self.sequence += 1
+        return self._book(account, order, fill, effect, arrival_price)
 
     def book_fill(self, order: Order, fill: Fill) -> Filled:
+        """Move cash and position by a fill that a venue reported."""
+        return self._book(self.accounts[order.instance], order, fill, fill_effect(fill), None)
+
+    def _book(
+        self,
+        account: SubAccount,
+        order: Order,
+        fill: Fill,
+        effect: tuple[Decimal, Decimal],
+        arrival_price: Decimal | None,
+    ) -> Filled:
         """Move cash and position by a fill; the only place where either changes."""
-        account = self.accounts[order.instance]
+        before, base_change, cash_change = account.holding, *effect
         filled = plus(order.filled_quantity, fill.quantity)
         done = filled >= order.quantity
         status = OrderStatus.FILLED if done else OrderStatus.PARTIAL
         if not (status is order.status is OrderStatus.PARTIAL):
             status = move(order.status, status)  # before anything changes: an ended order takes no fill
-        base_change, cash_change = fill_effect(fill)
-        was_flat = not account.holding.entries  # dust of an ended entry is no position
-        account.holding = apply_fill(account.holding, fill, account.rules.instrument)
+        account.holding = apply_fill(before, fill, account.rules.instrument, effect)
         account.cash = plus(account.cash, cash_change)
         self.cash = plus(self.cash, cash_change)
         self._add_held(fill.symbol, base_change)
-        if fill.side is OrderSide.BUY:
-            account.high_water_price = fill.price if was_flat else max(account.high_water_price, fill.price)
+        if fill.side is OrderSide.BUY:  # dust of an ended entry is no position
+            account.high_water_price = max(account.high_water_price, fill.price) if before.entries else fill.price
         elif not account.holding.entries:
             account.high_water_price = ZERO
-        paid = times(order.filled_quantity, order.avg_fill_price or ZERO)
+        average = fill.price
+        if order.filled_quantity:
+            paid = times(order.filled_quantity, order.avg_fill_price or ZERO)
+            average = ratio(plus(paid, times(fill.quantity, fill.price)), filled)
         after = msgspec.structs.replace(
             order,
             status=status,
             filled_quantity=filled,
-            avg_fill_price=ratio(plus(paid, times(fill.quantity, fill.price)), filled) if paid else fill.price,
+            avg_fill_price=average,
+            arrival_price=arrival_price or order.arrival_price,
             filled_at=fill.traded_at,
         )
-        self._forget(order)
+        self._forget(account, order)
         if not done:
             account.working.append(after)
-        return Filled(after, fill)
+        return Filled(after, fill, account.cash, base_change)
 
     def reducing_order(
         self, account: SubAccount, *, quantity: Decimal, price: Decimal, as_of: datetime, purpose: str
     ) -> Order:
         """Return an order of our own that sells `quantity`: a stop, a target, an orphan's end."""
         return Order(
-            id=derived_id(*account.key, purpose, as_of.isoformat()),
+            id=self._make_id(*account.key, purpose, as_of.isoformat()),
             symbol=account.key.symbol,
             side=OrderSide.SELL,
             type=OrderType.STOP_LOSS if purpose in ("stop_loss", "trailing_stop") else OrderType.MARKET,
@@ -309,7 +340,9 @@ class Book:
 
     def _decide_sell(self, account: SubAccount, signal: Signal, as_of: datetime) -> Effect:
         holding, rules = account.holding, account.rules
-        free = minus(holding.quantity, account.working_quantity(OrderSide.SELL))
+        free = holding.quantity
+        if account.working:
+            free = minus(free, account.working_quantity(OrderSide.SELL))
         if free <= 0:
             return Declined(signal, IGNORED, "nothing_held", f"{account.key} holds nothing to sell", as_of)
         if self.control is ControlState.HALT:
@@ -328,21 +361,24 @@ class Book:
         return self.place(self._order(signal, quantity, as_of), signal)
 
     def _decide_buy(self, account: SubAccount, signal: Signal, as_of: datetime) -> Effect:
-        rules = account.rules
-        entries = len(account.holding.entries) + sum(order.side is OrderSide.BUY for order in account.working)
+        rules, entries = account.rules, len(account.holding.entries)
+        if account.working:
+            entries += sum(order.side is OrderSide.BUY for order in account.working)
         if rules.max_entries and entries >= rules.max_entries:
             return Declined(
                 signal, IGNORED, "already_in", f"{account.key} has {entries} of {rules.max_entries} entries open", as_of
             )
-        stop_distance_pct = rules.stop_distance_pct(signal.price)
+        stop_distance_pct = rules.stop_distance_pct(signal.price) if rules.sizing.rule is SizingRule.RISK else ZERO
         if rules.sizing.rule is SizingRule.RISK and rules.stop_anchor_price is not None and stop_distance_pct <= 0:
             detail = f"{account.key}: {signal.price:f} is at or below the stop already; no size has its loss there"
             return Declined(signal, REFUSED, "below_stop", detail, as_of)
+        needs_equity = rules.sizing.rule in (SizingRule.EQUITY_FRACTION, SizingRule.RISK)
         quantity = entry_quantity(
             rules.sizing,
             signal_quantity=signal.quantity,
             price=signal.price,
-            equity=account.equity(signal.price),  # its own close, so that no other stream changes the size
+            # at its own close, so that no other stream changes the size
+            equity=account.equity(signal.price) if needs_equity else ZERO,
             stop_loss_pct=stop_distance_pct,
             step_size=rules.instrument.step_size,
         )
@@ -352,11 +388,12 @@ class Book:
         return self.place(self._order(signal, quantity, as_of), signal)
 
     def _refuse_buy(self, account: SubAccount, signal: Signal, quantity: Decimal, as_of: datetime) -> Refusal | None:
-        candle_time = signal.candle_open_time or signal.created_at - TIMEFRAME_DELTA[signal.timeframe]
-        if account.cooldown_until is not None and candle_time < account.cooldown_until:
-            return Refusal(
-                "stop_cooldown", f"{account.key} was stopped out; entries wait until {account.cooldown_until:%H:%M}"
-            )
+        if account.cooldown_until is not None:
+            candle_time = signal.candle_open_time or signal.created_at - TIMEFRAME_DELTA[signal.timeframe]
+            if candle_time < account.cooldown_until:
+                return Refusal(
+                    "stop_cooldown", f"{account.key} was stopped out; entries wait until {account.cooldown_until:%H:%M}"
+                )
         if signal.expires_at is not None and as_of > signal.expires_at:
             return Refusal(
                 "expired", f"the signal of {signal.created_at:%Y-%m-%d %H:%M} expired at {signal.expires_at:%H:%M}"
@@ -364,7 +401,7 @@ class Book:
         if account.is_orphan:
             return Refusal("orphan", f"{account.key} is not enabled any more; its position only shrinks")
         instrument = account.rules.instrument
-        if quantity <= 0 or times(quantity, signal.price) < instrument.notional_min:
+        if quantity <= 0 or (instrument.notional_min and times(quantity, signal.price) < instrument.notional_min):
             least = smallest_passing_quantity(instrument, signal.price)
             return Refusal(
                 "below_min_notional",
@@ -405,7 +442,7 @@ class Book:
 
     def _order(self, signal: Signal, quantity: Decimal, as_of: datetime) -> Order:
         return Order(
-            id=derived_id(signal.id, "order"),
+            id=self._make_id(signal.id, "order"),
             signal_id=signal.id,
             symbol=signal.symbol,
             side=signal.side,
@@ -417,10 +454,14 @@ class Book:
             reason=signal.reason,
         )
 
-    def _forget(self, order: Order) -> None:
-        account = self.accounts[order.instance]
+    def _forget(self, account: SubAccount, order: Order) -> None:
         account.working = [other for other in account.working if other.id != order.id]
         self.touched.add(account.key)
+
+    def _bnb_price(self, symbol: str) -> Decimal | None:
+        if self.rules.fees.asset is not FeeAsset.BNB:
+            return None
+        return self.marks.get(f"{BNB}/{split_symbol(symbol)[1]}")
 
     def _add_held(self, symbol: str, change: Decimal) -> None:
         if change:

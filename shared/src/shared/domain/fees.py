@@ -44,7 +44,7 @@ class FeeSchedule(msgspec.Struct, frozen=True, kw_only=True):
                 raise ValueError(f"fee {name}: must be a fraction in [0, 1), was {rate}; 0.1 % is 0.001")
 
 
-class Fee(msgspec.Struct, frozen=True):
+class Fee(msgspec.Struct, frozen=True, gc=False):
     """A fee as it is booked: `amount` of `asset`, worth `value_quote` at the fill; cash and base it takes away."""
 
     amount: Decimal

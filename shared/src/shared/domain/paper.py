@@ -58,6 +58,23 @@ class PaperVenue:
             self._handle_signal(signal, as_of, effects)
         return effects
 
+    def visit(self, account: SubAccount, candle: Candle, signals: Sequence[Signal]) -> list[Effect]:
+        """Return what `advance` would for one sub-account and a candle of its stream, where no account limit is set.
+
+        Marks, which then nothing that trades looks at, are the caller's.
+        """
+        effects: list[Effect] = []
+        as_of = candle.close_time
+        if account.working:
+            self._fill_waiting(account, candle.open_time, candle.open, as_of, effects)
+        if account.rules.has_exits and account.holding.quantity:
+            self._match_exits(account, candle, as_of, effects)
+        if self.volumes is not None:
+            self.volumes.observe(candle.symbol, candle.timeframe, candle.volume)
+        for signal in signals:
+            self._handle_signal(signal, as_of, effects)
+        return effects
+
     def open_candle(self, symbol: str, timeframe: str, open_time: datetime, open: Decimal) -> list[Effect]:
         """Return the fills at the first frame of a new candle, as soon as its open is known."""
         effects: list[Effect] = []
@@ -129,7 +146,7 @@ class PaperVenue:
         if self.book.rules.partial_cash and order.side is OrderSide.BUY:
             order = self._cut_to_cash(order, paid)
             paid = self._price(order, price)
-        effect = self.book.fill(msgspec.structs.replace(order, arrival_price=price), paid, traded_at, as_of)
+        effect = self.book.fill(order, paid, traded_at, as_of, price)
         if self.volumes is not None and isinstance(effect, Filled):
             self.volumes.record(self.volumes.share(order.symbol, order.timeframe, order.quantity))
         effects.append(effect)

@@ -11,7 +11,7 @@ from shared.domain.rounding import ZERO, Instrument, minus, negate, plus, ratio,
 from shared.models import Fill, OrderSide, split_symbol
 
 
-class Holding(msgspec.Struct, frozen=True):
+class Holding(msgspec.Struct, frozen=True, gc=False):
     """What one owner holds of a symbol.
 
     `quantity` in base, `avg_entry_price` in quote per base (without fees), `realized_pnl` in quote net of fees valued
@@ -47,7 +47,9 @@ def is_dust(quantity: Decimal, price: Decimal, instrument: Instrument) -> bool:
     bool
         True below one step or below the minimum notional. Example: 0.00001 at 60,000, minimum 5 -> True.
     """
-    return quantity < instrument.step_size or times(quantity, price) < instrument.notional_min
+    if quantity < instrument.step_size:
+        return True
+    return bool(instrument.notional_min) and times(quantity, price) < instrument.notional_min
 
 
 def fill_effect(fill: Fill) -> tuple[Decimal, Decimal]:
@@ -71,7 +73,9 @@ def fill_effect(fill: Fill) -> tuple[Decimal, Decimal]:
     return negate(plus(fill.quantity, base_fee)), minus(notional, cash_fee)
 
 
-def apply_fill(holding: Holding, fill: Fill, instrument: Instrument) -> Holding:
+def apply_fill(
+    holding: Holding, fill: Fill, instrument: Instrument, effect: tuple[Decimal, Decimal] | None = None
+) -> Holding:
     """Return the holding after one more fill.
 
     Parameters
@@ -82,6 +86,8 @@ def apply_fill(holding: Holding, fill: Fill, instrument: Instrument) -> Holding:
         Of the same symbol and owner.
     instrument : Instrument
         Decides when what is left of an entry is dust and the entry has ended.
+    effect : tuple of Decimal, optional
+        What `fill_effect` gives for the fill, where it is known already.
 
     Returns
     -------
@@ -96,7 +102,7 @@ def apply_fill(holding: Holding, fill: Fill, instrument: Instrument) -> Holding:
 
     Example: hold 1 at 100, SELL 1 at 110, fee 0.11 -> flat, realised +9.89.
     """
-    base_change, cash_change = fill_effect(fill)
+    base_change, cash_change = effect or fill_effect(fill)
     quantity = plus(holding.quantity, base_change)
     if quantity < 0:
         raise AssertionError(f"position {fill.instance}: a SELL of {fill.quantity} exceeds the {holding.quantity} held")

@@ -13,7 +13,7 @@ from shared.domain.rounding import ZERO, plus
 from shared.models import OrderSide, to_decimal
 
 
-class TradeRecord(msgspec.Struct, frozen=True):
+class TradeRecord(msgspec.Struct, frozen=True, gc=False):
     """One fill as statistics see it.
 
     `price` in quote per base, `quantity` in base (of a BUY whose fee is taken in base: what arrived), `fee` valued in
@@ -33,6 +33,15 @@ class TradeRecord(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         """Turn numbers into Decimal and times into UTC; refuse what cannot have been a fill."""
+        if (
+            type(self.price) is type(self.quantity) is type(self.fee) is Decimal
+            and (self.balance_after is None or type(self.balance_after) is Decimal)
+            and self.time.tzinfo is UTC
+            and (self.signal_time is None or self.signal_time.tzinfo is UTC)
+            and type(self.side) is OrderSide
+        ):
+            self._check_numbers()
+            return
         for name in ("price", "quantity", "fee", "balance_after"):
             value: Any = getattr(self, name)
             if value is not None and type(value) is not Decimal:
@@ -48,14 +57,19 @@ class TradeRecord(msgspec.Struct, frozen=True):
                 force_setattr(self, "side", OrderSide(str(self.side).upper()))
             except ValueError:
                 raise ValueError(f"trade at {self.time}: side must be BUY or SELL, was {self.side!r}") from None
-        for name in ("price", "quantity"):
-            if not (getattr(self, name).is_finite() and getattr(self, name) > 0):
-                raise ValueError(f"trade at {self.time}: {name} must be > 0, was {getattr(self, name)}")
-        if not self.fee.is_finite():
-            raise ValueError(f"trade at {self.time}: fee must be a number, was {self.fee}")
+        self._check_numbers()
+
+    def _check_numbers(self) -> None:
+        if self.price.is_finite() and self.price > 0 and self.quantity.is_finite() and self.quantity > 0:
+            if not self.fee.is_finite():
+                raise ValueError(f"trade at {self.time}: fee must be a number, was {self.fee}")
+            return
+        for name, value in (("price", self.price), ("quantity", self.quantity)):
+            if not (value.is_finite() and value > 0):
+                raise ValueError(f"trade at {self.time}: {name} must be > 0, was {value}")
 
 
-class TradePair(msgspec.Struct, frozen=True, kw_only=True):
+class TradePair(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A quantity bought and sold again; the fields are the CSV's columns, in its order.
 
     `pnl` in quote, net of both legs' fees; `pnl_pct` percent of what the entry cost before fees.
@@ -85,7 +99,7 @@ class TradePair(msgspec.Struct, frozen=True, kw_only=True):
         return getattr(self, column)
 
 
-class RoundTrip(msgspec.Struct, frozen=True, kw_only=True):
+class RoundTrip(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One strategy's way in one symbol from flat to flat; `exit_time` is None while it is still in."""
 
     symbol: str
@@ -108,7 +122,7 @@ class OpenPosition(msgspec.Struct, frozen=True, kw_only=True):
     unrealized_pnl: Decimal | None = None
 
 
-class OpenLot(msgspec.Struct, frozen=True, kw_only=True):
+class OpenLot(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A bought quantity, or what is left of it, that no SELL has closed; `fee` is its share of the entry fee."""
 
     symbol: str
