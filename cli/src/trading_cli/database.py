@@ -1,4 +1,4 @@
-"""`trading db`: the tables brought up, back, or checked."""
+"""`trading db`: the tables brought up, back, checked, or copied into another database."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ from shared.db import Database
 from shared.db_migrations import head_revision, migrations_folder
 from shared.db_url import parse_database_url
 from shared.errors import ConfigError
+from trading_cli.database_copy import copy
 from trading_cli.state_dir import hold_state
 from trading_cli.stored_state import StoredState, find_state, state_options
 
 
 @click.group("db")
 def db() -> None:
-    """Upgrade, downgrade or check the tables of a database."""
+    """Upgrade, downgrade or check the tables of a database, or copy it into another."""
+
+
+db.add_command(copy)
 
 
 @db.command("upgrade")

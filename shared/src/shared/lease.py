@@ -13,7 +13,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -124,7 +124,7 @@ class Lease:
             await self._database.insert_rows(session, LeaseRow, rows, ignore_conflicts=True)
             wanted = select(LeaseRow.__table__).where(LeaseRow.name.in_(self.names)).order_by(LeaseRow.name)
             found = (await session.execute(wanted.with_for_update())).mappings().all()
-            now = await self._now(session)
+            now = await _now(self._database, session)
             if any(not _is_free(row["holder"], row["expires_at"], now) for row in found):
                 return False
             epochs = {row["name"]: int(row["epoch"]) + 1 for row in found}
@@ -138,8 +138,7 @@ class Lease:
 
     async def other_holder(self) -> str:
         """Return which name is held by whom, empty when all may be taken."""
-        await self._seconds_left()
-        return self._other
+        return next(iter(await holders_of(self._database, self.names)), "")
 
     async def check(self, session: AsyncSession) -> None:
         """Raise LeaseLost unless the names are still ours; they stay so until the session's transaction ends."""
@@ -169,7 +168,7 @@ class Lease:
             return
         epochs = self.forget()
         async with self._database.unfenced() as session:
-            now = await self._now(session)
+            now = await _now(self._database, session)
             for name, epoch in epochs.items():
                 mine = (LeaseRow.name == name) & (LeaseRow.epoch == epoch)
                 await session.execute(update(LeaseRow).where(mine).values(expires_at=now))
@@ -181,7 +180,7 @@ class Lease:
 
     async def _renew(self) -> None:
         async with self._database.unfenced() as session:
-            until = await self._now(session) + timedelta(seconds=self._seconds)
+            until = await _now(self._database, session) + timedelta(seconds=self._seconds)
             for name, epoch in self.epochs.items():
                 mine = (LeaseRow.name == name) & (LeaseRow.epoch == epoch)
                 done = await session.execute(update(LeaseRow).where(mine).values(expires_at=until))
@@ -190,31 +189,19 @@ class Lease:
 
     async def _seconds_left(self) -> float:
         """Return how long the names are still held by others; 0 when they may be taken."""
-        async with self._database.read() as session:
-            wanted = select(LeaseRow.__table__).where(LeaseRow.name.in_(self.names)).order_by(LeaseRow.name)
-            rows = (await session.execute(wanted)).mappings().all()
-            now = await self._now(session)
-        held = [row for row in rows if not _is_free(row["holder"], row["expires_at"], now)]
+        held = await _held(self._database, self.names)
         if not held:
             self._other = ""
             return 0.0
-        other = f"{held[0]['name']} is held by {held[0]['holder'].partition(' (')[0]}"
+        other = str(held[0])
         if other != self._other:
             self._other = other
             self._log.info("lease.standby", detail=other)
-        return max(float((row["expires_at"] - now).total_seconds()) for row in held)
+        return max(each.seconds_left for each in held)
 
     def _lost(self) -> LeaseLost:
         names = ", ".join(self.names)
         return LeaseLost(f"lease: {names} was taken by another process while this one was away; nothing was written")
-
-    async def _now(self, session: AsyncSession) -> datetime:
-        if self._database.dialect == "sqlite":
-            stored = await session.scalar(text("SELECT strftime('%Y-%m-%d %H:%M:%f+00:00', 'now')"))
-            return datetime.fromisoformat(str(stored))
-        moment = await session.scalar(select(func.clock_timestamp()))  # not now(): that is when the transaction began
-        assert isinstance(moment, datetime)
-        return moment
 
     async def _sleep(self, seconds: float, stop: asyncio.Event) -> None:
         tasks: list[asyncio.Future[Any]] = [
@@ -233,3 +220,41 @@ def _is_free(holder: str, expires_at: datetime, now: datetime) -> bool:
         return True
     identity = parse_identity(holder)
     return identity is not None and identity.has_ended
+
+
+class _Held(NamedTuple):
+    """A lease that may not be taken now."""
+
+    name: str
+    holder: str
+    seconds_left: float
+
+    def __str__(self) -> str:
+        return f"{self.name} is held by {self.holder.partition(' (')[0]}"
+
+
+async def holders_of(database: Database, names: Sequence[str]) -> list[str]:
+    """Return a sentence for each of `names` that a process holds now."""
+    return [str(each) for each in await _held(database, names)]
+
+
+async def _held(database: Database, names: Sequence[str]) -> list[_Held]:
+    async with database.read() as session:
+        wanted = select(LeaseRow.__table__).where(LeaseRow.name.in_(names)).order_by(LeaseRow.name)
+        rows = (await session.execute(wanted)).mappings().all()
+        now = await _now(database, session)
+    return [
+        _Held(row["name"], row["holder"], (row["expires_at"] - now).total_seconds())
+        for row in rows
+        if not _is_free(row["holder"], row["expires_at"], now)
+    ]
+
+
+async def _now(database: Database, session: AsyncSession) -> datetime:
+    """Return the database's own time: the machines that hold leases need not agree on theirs."""
+    if database.dialect == "sqlite":
+        stored = await session.scalar(text("SELECT strftime('%Y-%m-%d %H:%M:%f+00:00', 'now')"))
+        return datetime.fromisoformat(str(stored))
+    moment = await session.scalar(select(func.clock_timestamp()))  # not now(): that is when the transaction began
+    assert isinstance(moment, datetime)
+    return moment
