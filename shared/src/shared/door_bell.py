@@ -26,7 +26,7 @@ TURN_SECONDS_MAX = 60.0
 
 
 class DoorBell:
-    """One consumer group's ear on the bus; what it hears wakes the service and decides nothing."""
+    """One consumer group's ear on the bus; what it hears wakes the service and decides nothing by itself."""
 
     def __init__(
         self,
@@ -41,6 +41,7 @@ class DoorBell:
         dead_letters_max: int = DEAD_LETTERS_MAX,
     ) -> None:
         self.group = group
+        self._listeners: list[Callable[[Event], None]] = []
         self._broker = broker
         self._database = database
         self._streams = list(streams)
@@ -51,6 +52,10 @@ class DoorBell:
         self._heard: list[Message] = []
         self._turned_at: float | None = None
         self._trouble = ""
+
+    def listen(self, hear: Callable[[Event], None]) -> None:
+        """Let `hear` have every message that can be read; it may not wait."""
+        self._listeners.append(hear)
 
     async def follow(self, step: Callable[[], Awaitable[bool]], stop: asyncio.Event) -> None:
         """Call `step` while it finds something to do, and wait for the bell when it does not, until `stop`.
@@ -87,6 +92,10 @@ class DoorBell:
         self._heard = await self._broker.read_group(
             self.group, self.group, self._streams, count=MESSAGES_MAX, block_ms=WAIT_MS_MAX
         )
+        for message in self._heard:
+            if message.event is not None:
+                for hear in self._listeners:
+                    hear(message.event)
         unreadable = [message for message in self._heard if message.error is not None]
         if unreadable:
             await self._put_aside(unreadable)

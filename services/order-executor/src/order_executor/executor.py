@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import NamedTuple
 
 import msgspec
@@ -30,7 +31,7 @@ from shared.domain.positions import is_dust
 from shared.domain.risk import ControlState
 from shared.domain.rounding import sellable_quantity
 from shared.errors import BrokerError, ConfigError
-from shared.events import ORDER_STREAM, SIGNAL_STREAM
+from shared.events import ORDER_STREAM, SIGNAL_STREAM, CandleOpened
 from shared.models import Candle, InstanceKey, Order, Signal
 from shared.notifier import TelegramNotifier
 from shared.sa_models import AccountRow, PositionRow, StrategyPositionRow
@@ -142,6 +143,18 @@ class OrderExecutor:
             await self._database.write_cursors(session, cursors)
         await self._tell([*changes, *effects])
         return [*changes, *effects]
+
+    async def open_candles(self, opened: Sequence[CandleOpened], watermark: datetime) -> list[Effect]:
+        """Fill what waits for these opens, before anything else of their candles is known, in one transaction."""
+        effects: list[Effect] = []
+        async with self._transaction() as session:
+            assert self._paper is not None, "executor: a transaction has a book"
+            effects += await self._obey_control(session, watermark)
+            for each in opened:
+                effects += self._paper.open_candle(each.symbol, each.timeframe, each.open_time, Decimal(each.open))
+            await self._record(session, effects, self._touched(watermark), watermark)
+        await self._tell(effects)
+        return effects
 
     async def close_orphans(self, as_of: datetime) -> list[Effect]:
         """Place the orders that end every orphan's position at the next open."""

@@ -13,6 +13,7 @@ from structlog.stdlib import BoundLogger
 
 from order_executor.executor import OrderExecutor, Step
 from order_executor.measures import count_effects, show_account
+from order_executor.opens import OpenWatch
 from shared.broker import Broker
 from shared.candle_reader import CandleReader
 from shared.clock import Clock
@@ -20,7 +21,7 @@ from shared.db import Database, OutboxMessage
 from shared.domain.effects import Effect
 from shared.door_bell import DoorBell
 from shared.errors import MalformedMessage
-from shared.events import SIGNAL_STREAM, WATERMARK_STREAM, SignalEvent
+from shared.events import SIGNAL_STREAM, WATERMARK_STREAM, SignalEvent, opened_stream
 from shared.metrics import ServiceMetrics
 from shared.models import Candle, OrderSide, Signal
 from shared.sa_models import SignalRow
@@ -67,16 +68,19 @@ class ExecutorLoop:
         self._on_commit = on_commit
         config = executor.config
         self._reader = CandleReader(database, "executor", config.streams, config.batch_rows_max)
+        self._opens = OpenWatch(() if config.is_deterministic else config.streams)
+        opened_streams = [] if config.is_deterministic else [opened_stream(*stream) for stream in config.streams]
         self._bell = DoorBell(
             broker,
             database,
             GROUP,
-            [SIGNAL_STREAM, WATERMARK_STREAM],
+            [SIGNAL_STREAM, WATERMARK_STREAM, *opened_streams],
             clock=clock,
             log=log,
             metrics=metrics,
             dead_letters_max=config.dead_letters_max,
         )
+        self._bell.listen(self._opens.hear)
         self._is_placed = False
         self._awaited: Awaited | None = None
 
@@ -103,18 +107,32 @@ class ExecutorLoop:
         due = await self._next()
         before = self._reader.watermark
         if due is None or (not due.candles and not due.signals and due.watermark == before):
-            return False
+            return await self._fill_at_opens()
         steps = plan_steps(due.candles, due.signals, before)
         cursors = self._reader.cursors(due.candles, due.watermark)
         with self._metrics.processing():
             effects = await self.executor.handle(steps, cursors, due.watermark, due.unreadable_keys)
         self._reader.advance(due.candles, due.watermark)
         self._metrics.event("signal", len(due.signals))
+        self._report(effects)
+        await self._bell.announce(due.watermark)
+        return True
+
+    async def _fill_at_opens(self) -> bool:
+        """Fill, on a live feed, what waits for opens that are known before their candles have closed."""
+        watermark = self._reader.watermark
+        opened = self._opens.due(self._reader, self.executor.book)
+        if not opened or watermark is None:
+            return False
+        with self._metrics.processing():
+            effects = await self.executor.open_candles(opened, max(watermark, *(each.open_time for each in opened)))
+        self._report(effects)
+        return True
+
+    def _report(self, effects: Sequence[Effect]) -> None:
         count_effects(self._metrics, effects)
         show_account(self._metrics, self.executor.book)
         self._on_commit(effects)
-        await self._bell.announce(due.watermark)
-        return True
 
     async def _next(self) -> Due | None:
         before = self._reader.watermark
