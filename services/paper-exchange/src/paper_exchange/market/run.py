@@ -64,6 +64,7 @@ class MarketRun:
         self._begun = asyncio.Event()
         self._began_at = 0.0
         self._due: list[_Due] = []
+        self._rows_due = 0  # tapes that have a row forming or to come; what is made of them ends with them
         self._pushed: dict[tuple[int, str], float] = {}
         self._made_until: dict[tuple[int, str], int] = {}
 
@@ -102,7 +103,7 @@ class MarketRun:
         """Play until the recording is over, or for ever when it has no end."""
         await self._begun.wait()
         assert self.plan is not None, "begun runs have a plan"
-        while self._due:
+        while self._rows_due:
             wall_ms = self.plan.elapsed_ms(self._due[0].at_ms) - (self._clock.monotonic() - self._began_at) * 1000
             await self._clock.sleep(min(max(wall_ms, 0.0), PUSH_MS) / 1000)
             self._advance(self.market_ms())
@@ -127,6 +128,7 @@ class MarketRun:
         open_ms = tape.next_open_ms()
         if open_ms is None:
             return
+        self._rows_due += 1
         order = list(market.tapes).index(interval)
         heapq.heappush(self._due, _Due(open_ms, _STEP, order, number, interval, 1))
         if interval == market.base_interval:
@@ -163,6 +165,7 @@ class MarketRun:
         market = self._order[due.symbol]
         tape = market.tapes[due.interval]
         market.progress[due.interval] = 0
+        self._rows_due -= 1
         tape.close_one()
         self._tell(market, due.interval, tape.klines(tape.closed - 1, tape.closed)[0], is_closed=True)
         self._plan_row(due.symbol, due.interval)
