@@ -62,7 +62,7 @@ async def copy_database(
                     f"{target}: table {table.name} does not agree with {source} ({found.rows} rows, {expected.rows} "
                     f"expected; sha256 {found.sha256[:12]}, {expected.sha256[:12]} expected); nothing was copied"
                 )
-            copied.append(CopiedTable(table.name, *found))
+            copied.append(CopiedTable(str(table.name), *found))
             on_table(copied[-1])
         await _continue_counting(target, destination)
     return copied
