@@ -67,7 +67,9 @@ class StreamConnection:
         return tuple(self._subscriptions.streams)
 
     def send(self, text: bytes) -> None:
-        """Queue one frame; a client that does not read is hung up on."""
+        """Queue one frame; a client that does not read is hung up on, and one hung up on hears no more."""
+        if self._hang_up.done():
+            return
         try:
             self._waiting.put_nowait(text)
         except asyncio.QueueFull:
