@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from backtester.ladder import rungs
 from backtester.metrics import DetailedMetrics, RunFacts, TradeRecord, compute_detailed_metrics
 from backtester.reporter import export_csv, export_json, format_report, verdict
 from backtester.result import BacktestResult
@@ -116,6 +117,12 @@ def test_the_ladder_scales_what_was_paid() -> None:
         "2x": ["0.42", "1,009.58", "+9.58"],
         "3x": ["0.63", "1,009.37", "+9.37"],
     }
+
+
+def test_a_rung_that_uses_the_account_up_ends_with_nothing() -> None:
+    steps = rungs(result_of([trade(0, "BUY", "100"), trade(3, "SELL", "90")], "400", fees_paid=Decimal(500)))
+    assert [float(step.final_balance) for step in steps] == [900, 400, 0, 0]
+    assert [step.is_exact for step in steps] == [False, True, False, False]
 
 
 @pytest.mark.parametrize("result", ODD)

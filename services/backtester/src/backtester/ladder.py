@@ -14,14 +14,15 @@ from backtester.ratios import sorted_marks
 from backtester.result import BacktestResult, CostRung, to_record
 from shared.domain.performance import EquityCurve, FloatArray
 from shared.domain.rounding import ZERO, minus, plus, times
-from shared.errors import ConfigError
 from shared.models import to_milliseconds
 
 COST_FACTORS = (0, 1, 2, 3)
 COST_OPTIONS = ("fee", "fee_maker", "slippage_bps", "half_spread_bps", "impact_bps")
 
 
-def cost_ladder(result: BacktestResult, run_again: Callable[[int], BacktestResult] | None) -> tuple[CostRung, ...]:
+def cost_ladder(
+    result: BacktestResult, run_again: Callable[[int], CostRung | None] | None = None
+) -> tuple[CostRung, ...]:
     """Return the run at each of `COST_FACTORS`.
 
     Parameters
@@ -29,8 +30,7 @@ def cost_ladder(result: BacktestResult, run_again: Callable[[int], BacktestResul
     result : BacktestResult
         The run at its own costs.
     run_again : callable, optional
-        Gives the run at a multiple of its costs; where it refuses such costs with a ConfigError (a fee of 100 %) and
-        where there is none, the same trades are priced anew instead.
+        Gives the run at a multiple of its costs; where it gives None, and without it, the same trades are priced anew.
 
     Returns
     -------
@@ -43,7 +43,7 @@ def cost_ladder(result: BacktestResult, run_again: Callable[[int], BacktestResul
 
 def rungs(result: BacktestResult) -> tuple[CostRung, ...]:
     """Return the ladder that the result carries, else the one of the same trades."""
-    return result.ladder or cost_ladder(result, None)
+    return result.ladder or cost_ladder(result)
 
 
 def scaled_costs(options: BacktestOptions, factor: int) -> BacktestOptions:
@@ -55,24 +55,13 @@ def scaled_costs(options: BacktestOptions, factor: int) -> BacktestOptions:
     return replace(options, **changes)
 
 
-def _rung(result: BacktestResult, factor: int, run_again: Callable[[int], BacktestResult] | None) -> CostRung:
+def _rung(result: BacktestResult, factor: int, run_again: Callable[[int], CostRung | None] | None) -> CostRung:
     paid = plus(result.fees_paid, result.slippage_paid)
     if factor == 1:
         return CostRung(factor=1, paid=paid, final_balance=result.final_balance, is_exact=True)
-    if run_again is not None:
-        try:
-            other = run_again(factor)
-        except ConfigError:
-            pass
-        else:
-            curve = None if other.equity is None else sorted_marks(other.equity, None).curve
-            return CostRung(
-                factor=factor,
-                paid=plus(other.fees_paid, other.slippage_paid),
-                final_balance=other.final_balance,
-                is_exact=True,
-                equity=curve,
-            )
+    exact = None if run_again is None else run_again(factor)
+    if exact is not None:
+        return exact
     return CostRung(
         factor=factor,
         paid=factor * paid,
