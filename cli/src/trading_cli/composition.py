@@ -32,6 +32,7 @@ from shared.metrics import ServiceMetrics
 from shared.observation import Observer, Sights, observing
 from shared.order_latency import OrderLatency
 from shared.outbox import OutboxLimits, OutboxRelay
+from shared.retention import Pruner, rules_of
 from shared.service import open_notifier, supervise
 from shared.standalone import ServiceParts, open_broker, open_database, open_health
 from strategy_engine.loop import EngineLoop
@@ -78,6 +79,9 @@ class Platform:
             "portfolio-manager": lambda: self.portfolio.run(stop),
             "outbox": lambda: self.relay.run(stop),
         }
+        rules = {name: rule for service in SERVICE_PORTS for name, rule in rules_of(service, self.settings).items()}
+        pruner = Pruner(self.database, rules, clock=self.clock, log=log)
+        tasks["retention"] = lambda: pruner.run(stop)
         bus, lease = self.bus, self.lease
         if bus is not None:
             tasks["bus"] = lambda: _until(stop, bus.supervise(lambda _code: self.relay.resend_all()))

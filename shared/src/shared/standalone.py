@@ -25,6 +25,7 @@ from shared.metrics import ServiceMetrics
 from shared.notifier import TelegramNotifier
 from shared.observation import Observer, Sights, observing
 from shared.resilience import retry_with_backoff
+from shared.retention import Pruner, rules_of
 from shared.service import open_notifier, running_metrics
 
 START_ATTEMPTS_MAX = 1_000  # the bound that counts is in seconds
@@ -59,6 +60,13 @@ class Opened(NamedTuple):
 type Work = Callable[[ServiceParts, asyncio.Event], Awaitable[None]]
 
 
+class Term(NamedTuple):
+    """What runs while the lease is held."""
+
+    work: Work
+    pruner: Pruner
+
+
 async def serve_alone(
     settings: Settings, service: str, stop: asyncio.Event, work: Work, prepare: Reach | None = None
 ) -> None:
@@ -78,7 +86,8 @@ async def serve_alone(
         parts.health.register_check("lease", lease.check_health)
         while await lease.wait_for(stop):
             try:
-                await _serve_term(lease, parts, work, stop)
+                pruner = Pruner(parts.database, rules_of(service, settings), clock=parts.clock, log=parts.log)
+                await _serve_term(lease, parts, Term(work, pruner), stop)
             except LeaseLost as error:
                 lease.forget()
                 parts.metrics.error(error)
@@ -171,16 +180,20 @@ async def _insist(name: str, reach: Reach, parts: ServiceParts, seconds_max: flo
     await policy(reach)()
 
 
-async def _serve_term(lease: Lease, parts: ServiceParts, work: Work, stop: asyncio.Event) -> None:
-    """Run `work` beside the renewal of its lease; the first of them that fails ends both."""
+async def _serve_term(lease: Lease, parts: ServiceParts, of: Term, stop: asyncio.Event) -> None:
+    """Run the work beside the renewal of its lease; the first of them that fails ends both."""
     term = asyncio.Event()
 
     async def follow_stop() -> None:
         await stop.wait()
         term.set()
 
-    task = asyncio.ensure_future(work(parts, term))
-    keeper, follower = asyncio.ensure_future(lease.keep()), asyncio.ensure_future(follow_stop())
+    async def keep() -> None:
+        await asyncio.gather(lease.keep(), of.pruner.run(term))
+
+    task = asyncio.ensure_future(of.work(parts, term))
+    keeper = asyncio.ensure_future(keep())
+    follower = asyncio.ensure_future(follow_stop())
     try:
         await asyncio.wait({task, keeper}, return_when=asyncio.FIRST_COMPLETED)
         if keeper.done() and not task.done():
