@@ -73,6 +73,18 @@ def parse_columns(path: Path, content: bytes, *, symbol: str, timeframe: str) ->
     return columns
 
 
+def shortest_step_ms(path: Path, content: bytes) -> int:
+    """Return the shortest distance between two neighbouring open times in a file's bytes, in milliseconds."""
+    frame = _frame(path, content)
+    _check_names(path, frame.columns)
+    place = _Place(path)
+    times = _times(place, frame["open_time"])
+    _check_order(place, times)
+    if len(times) < 2:
+        raise MarketDataError(f"{path}: {len(times)} candle(s) have no distance; give a file with more")
+    return int(np.diff(times).min())
+
+
 def _frame(path: Path, content: bytes) -> pl.DataFrame:
     import polars as pl
 

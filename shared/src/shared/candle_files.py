@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from shared.candle_columns import CandleColumns, parse_columns
+from shared.candle_columns import CandleColumns, parse_columns, shortest_step_ms
 from shared.errors import ConfigError, MarketDataError
 from shared.models import (
     TIMEFRAME_DELTA,
@@ -196,11 +196,24 @@ def read_candle_file(
     """
     check_stream(symbol, timeframe)
     start, end = checked_window(start, end)
-    if path.suffix.lower() not in (".parquet", ".csv"):
-        raise ConfigError(f"{path}: expected a .parquet or .csv file, was {path.suffix or 'a name without ending'!r}")
     content = _read_bytes(path)
     columns = parse_columns(path, content, symbol=symbol, timeframe=timeframe)
     return _to_file(path, content, columns, symbol, timeframe).window(start, end)
+
+
+def finest_timeframe(path: Path) -> str:
+    """Return the timeframe of a candle file: the shortest distance between two of its candles that lie in a row.
+
+    A file that cannot be read, that is not sorted or whose shortest distance is no timeframe is refused as
+    `read_candle_file` does.
+    """
+    step = shortest_step_ms(path, _read_bytes(path))
+    for name, seconds in TIMEFRAME_SECONDS.items():
+        if seconds * 1000 == step:
+            return name
+    raise MarketDataError(
+        f"{path}: its candles lie {step / 1000:g} s apart, which is no timeframe; known: {', '.join(TIMEFRAME_SECONDS)}"
+    )
 
 
 def _to_file(path: Path, content: bytes, columns: CandleColumns, symbol: str, timeframe: str) -> CandleFile:
@@ -245,6 +258,8 @@ def checked_window(start: datetime | None, end: datetime | None) -> tuple[dateti
 
 
 def _read_bytes(path: Path) -> bytes:
+    if path.suffix.lower() not in (".parquet", ".csv"):
+        raise ConfigError(f"{path}: expected a .parquet or .csv file, was {path.suffix or 'a name without ending'!r}")
     if path.is_dir():
         raise ConfigError(f"{path}: is a folder; name one .parquet or .csv file in it")
     if not path.is_file():

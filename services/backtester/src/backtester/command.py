@@ -29,6 +29,7 @@ from backtester.verification import (
 )
 from shared.config import Settings, load_settings
 from shared.errors import ConfigError, TradingError
+from shared.instances import account_limits
 from shared.redaction import redact_text
 
 DATABASE_FILE = "trading.db"
@@ -65,12 +66,13 @@ def _named_result(args: list[str]) -> tuple[Path | None, list[str]]:
 _FILE_OUT = click.Path(dir_okay=False, allow_dash=True)
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--strategy", required=True, help="name of a strategy, for example ema_crossover"),
-    click.option("--data", required=True, help="candles: a .parquet or .csv file, or db: for the state's own"),
+    click.option("--data", required=True, help="candles: a .parquet or .csv file, db: for the state's own, or simulated:DAYS"),
     click.option("--symbol", required=True, help="BASE/QUOTE"),
     click.option("--timeframe", default="1m", show_default=True, help="of the candles"),
     click.option("--param", "params", multiple=True, type=ParameterType(), help="of the strategy; may be repeated"),
     click.option("--initial-balance", default="10000", show_default=True, type=NumberType(), help="quote money"),
     *TRADING_OPTIONS,
+    click.option("--detail", help="finer candles of the same symbol: say whether stop or target came first"),
     click.option("--instrument", default="free", show_default=True, help="venue rules: free, known or a file"),
     click.option("--engine", default="auto", show_default=True, type=click.Choice(ENGINES)),
     click.option(
@@ -142,11 +144,13 @@ def _settings(given: dict[str, Any]) -> Settings:
 
 
 def _request(given: dict[str, Any], settings: Settings, words: str) -> BacktestRequest:
-    own = ("strategy", "data", "symbol", "timeframe", "initial_balance", "instrument", "engine", "start", "end")
+    market = ("data", "detail", "symbol", "timeframe", "start", "end", "instrument")
+    own = ("strategy", *market, "initial_balance", "engine")
     return BacktestRequest(
         **{name: given[name] for name in own},
         params=_params(given["params"]),
         options=trading_options(given, settings),
+        live_limits=account_limits(settings),
         strategies_dir=Path(settings.strategies_dir) if settings.strategies_dir else None,
         database_url=_database_url(given, settings) if given["data"] == DATABASE_SOURCE else None,
         trials=settings.state if given["trials"] else None,

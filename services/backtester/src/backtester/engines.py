@@ -10,6 +10,7 @@ import msgspec
 
 from backtester.compiled.engine import CompiledEngine, StepsOverflowError, why_not_compiled
 from backtester.data import CandleData
+from backtester.detail import DetailCandles
 from backtester.engine import BacktestEngine
 from backtester.options import BacktestOptions
 from backtester.result import BacktestResult, RunSeconds
@@ -23,7 +24,10 @@ ENGINES = (AUTO, COMPILED, EVENT)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineJob:
-    """One run for either engine; history from row `history_start` of `data.history` on is fed first (None: none)."""
+    """One run for either engine; history from row `history_start` of `data.history` on is fed first (None: none).
+
+    `detail` are finer candles, for runs with a stop and a target.
+    """
 
     strategy: BaseStrategy
     balance: Decimal
@@ -31,6 +35,7 @@ class EngineJob:
     data: CandleData
     clock: Clock
     history_start: int | None = None
+    detail: DetailCandles | None = None
     on_progress: Callable[[int], None] | None = None
 
 
@@ -43,6 +48,8 @@ def check_engine(engine: str) -> None:
 def run_on(engine: str, job: EngineJob) -> BacktestResult:
     """Return the job's outcome; `auto` takes the compiled engine where it can and notes why where it cannot."""
     reason = None if engine == EVENT else why_not_compiled(job.strategy, job.options)
+    if engine != EVENT and reason is None and job.detail is not None:
+        reason = "finer candles (--detail)"
     if engine == COMPILED and reason is not None:
         raise ConfigError(f"engine compiled: cannot run {reason}; use auto or event")
     if engine != EVENT and reason is None:
@@ -76,7 +83,8 @@ def _run_event(job: EngineJob) -> BacktestResult:
     if isinstance(job.strategy, CompiledStrategy):
         job.strategy.prepare()  # so that its time is not taken for the run's
     compiled = job.clock.monotonic()
-    engine = BacktestEngine(job.strategy, job.balance, job.options, clock=job.clock)
+    finer = {} if job.detail is None else {"detail": job.detail}
+    engine = BacktestEngine(job.strategy, job.balance, job.options, clock=job.clock, **finer)
     result = engine.run(candles, history, job.on_progress)
     seconds = RunSeconds(load=loaded - started, compile=compiled - loaded, run=result.seconds.run)
     return msgspec.structs.replace(result, seconds=seconds)

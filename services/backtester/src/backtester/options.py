@@ -95,6 +95,11 @@ class BacktestOptions:
         return number
 
     @property
+    def has_contested_exits(self) -> bool:
+        """Return whether one candle can reach a stop and a target."""
+        return self.take_profit_pct > 0 and (self.stop_loss_pct > 0 or self.trailing_pct > 0)
+
+    @property
     def impact(self) -> ImpactModel | None:
         """Return the slippage by size, or None where it is flat."""
         if self.half_spread_bps is None and self.impact_bps is None:

@@ -89,6 +89,9 @@ def make_result(setup: Setup, played: Played, seconds: float) -> BacktestResult:
         benchmarks=_benchmarks(setup, played, costs),
         notes=_notes(setup),
         faults=_faults(setup),
+        exits_contested=setup.paper.exits_contested,
+        exits_resolved=setup.paper.exits_resolved,
+        entries_cut=setup.paper.entries_cut,
         participation_max=None if volumes is None else float(volumes.participation_max),
         seconds=RunSeconds(run=seconds),
     )

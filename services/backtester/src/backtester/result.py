@@ -52,7 +52,8 @@ class BacktestResult(msgspec.Struct, frozen=True):
     `options` are all options of the run by name, `code_hash` is of the strategy's source, `ladder` the run at other
     costs, `live_limits` what the account limits of `up` would have refused, by reason (None: not asked),
     `participation_max` the largest share of a candle's usual volume that one fill took (None: not known), and
-    `candles` what it ran on, for charts.
+    `candles` what it ran on, for charts. `exits_contested` counts candles that reached a stop and the target,
+    `exits_resolved` those of them that finer candles decided; `entries_cut` BUYs that cash covered in part.
     """
 
     strategy_name: str
@@ -95,6 +96,9 @@ class BacktestResult(msgspec.Struct, frozen=True):
     ladder: tuple[CostRung, ...] = ()
     live_limits: dict[str, int] | None = None
     participation_max: float | None = None
+    exits_contested: int = 0
+    exits_resolved: int = 0
+    entries_cut: int = 0
     candles: CandleData | None = None
 
     def __post_init__(self) -> None:

@@ -15,15 +15,19 @@ import msgspec
 import numpy as np
 
 from backtester.data import DATABASE_SOURCE, CandleData, DataFacts, load_candles
+from backtester.detail import load_detail
 from backtester.engines import EngineJob, check_engine, run_on
+from backtester.live_limits import live_refusals
 from backtester.options import BacktestOptions
 from backtester.ratios import sorted_marks
+from backtester.reruns import exact_ladder
 from backtester.result import BacktestResult, option_values
 from backtester.statistics.probabilistic import probabilistic_sharpe
 from backtester.trials import Trial, record_trials
 from shared.candle_files import check_stream
 from shared.clock import Clock, SystemClock
 from shared.domain.performance import DAYS_A_YEAR, FloatArray, daily_equity, sharpe_ratio, simple_returns
+from shared.domain.risk import Limits
 from shared.errors import ConfigError, PluginError
 from shared.instruments import FREE, load_instruments
 from shared.models import to_milliseconds
@@ -35,7 +39,11 @@ BPS = Decimal(10_000)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BacktestRequest:
-    """What a person asks for; `data` is a file or `db:`, `trials` the directory of the trial ledger (None: none)."""
+    """What a person asks for.
+
+    `data` is a file or `db:`, `detail` a file of finer candles, `trials` the directory of the trial ledger (None:
+    none), `live_limits` the account limits that are tried on the run's entries where none are in force.
+    """
 
     strategy: str
     data: str
@@ -52,6 +60,8 @@ class BacktestRequest:
     database_url: str | None = None
     trials: Path | None = None
     command: str = ""
+    detail: str | None = None
+    live_limits: Limits = field(default_factory=Limits)
 
 
 def run_backtest(
@@ -66,8 +76,7 @@ def run_backtest(
     check_stream(request.symbol, request.timeframe)
     plugin = discover(request.strategies_dir).get(request.strategy)
     strategy = plugin.create(request.symbol, request.params)
-    cost = 2 * (request.options.fee + request.options.slippage_bps / BPS)
-    notes = strategy.check_start(request.timeframe, cost)
+    notes = strategy.check_start(request.timeframe, _round_trip_cost(request.options))
     instruments = load_instruments(request.instrument, [request.symbol])
     options = replace(request.options, instrument=instruments[request.symbol])
 
@@ -80,6 +89,7 @@ def run_backtest(
         request.end,
         database_url=request.database_url,
     )
+    detail = None if request.detail is None else load_detail(Path(request.detail).expanduser(), data)
     loaded = clock.monotonic() - started
     history_start = _history_start(strategy, data)
     job = EngineJob(
@@ -89,6 +99,7 @@ def run_backtest(
         data=data,
         clock=clock,
         history_start=history_start,
+        detail=detail if options.has_contested_exits else None,
         on_progress=None if on_progress is None else lambda done: on_progress(done, data.rows),
     )
     result = run_on(request.engine, job)
@@ -96,20 +107,30 @@ def run_backtest(
         raise PluginError(f"{plugin.path}: {result.faults[0]}; correct the strategy")
     if history_start is not None and data.history is not None:
         notes = [*notes, f"fed {data.history.rows - history_start:,} candles of history from before the start"]
+    if detail is not None:
+        notes = [*notes, detail.note if options.has_contested_exits else "detail: no stop meets a target; not needed"]
     result = msgspec.structs.replace(
         result,
+        live_limits=None if options.limits else live_refusals(result, data, request.live_limits),
         params=strategy.params.model_dump(mode="json") | _own_params(strategy),
         command=request.command,
         config_hash=config_hash(strategy),
         data=DataFacts.of(data),
         notes=(*notes, *strategy.notices(), *result.notes),
-        options=option_values(request.options),
+        options={**option_values(options), "detail": request.detail},
         code_hash=plugin.code_hash,
         probabilistic_sharpe=_probabilistic_sharpe(result),
         candles=data,
+        ladder=exact_ladder(job, result),
         seconds=msgspec.structs.replace(result.seconds, load=loaded + result.seconds.load),
     )
     return _counted(result, request, plugin, clock)
+
+
+def _round_trip_cost(options: BacktestOptions) -> Decimal:
+    """Return what buying and selling costs at least, as a fraction of the notional."""
+    bps = options.slippage_bps if options.impact is None else options.impact.half_spread_bps
+    return 2 * (options.fee + bps / BPS)
 
 
 def _own_params(strategy: BaseStrategy) -> dict[str, Any]:
