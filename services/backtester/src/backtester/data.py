@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from backtester.simulated_data import SIMULATED_SOURCE, simulated_candles
 from shared.candle_files import CandleFile, check_stream, checked_window, read_candle_file
 from shared.errors import ConfigError
 from shared.models import Candle, to_milliseconds
@@ -60,9 +61,12 @@ def load_candles(
 ) -> CandleData:
     """Return the candles of one stream with start <= open_time < end, at least one, as arrays and as an iterator.
 
-    `source` is a file's path or `db:`, which needs `database_url`. What lies before `start` is in `.history`.
+    `source` is a file's path, `simulated:DAYS`, or `db:`, which needs `database_url`. What lies before `start` is in
+    `.history`.
     Bad input is a ConfigError or MarketDataError that names the place and the remedy.
     """
+    if str(source).startswith(SIMULATED_SOURCE):
+        return simulated_candles(str(source), symbol, timeframe).window(*checked_window(start, end))
     if str(source) != DATABASE_SOURCE:
         return read_candle_file(Path(source), symbol=symbol, timeframe=timeframe, start=start, end=end)
     if database_url is None:

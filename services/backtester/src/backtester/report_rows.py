@@ -7,6 +7,7 @@ from typing import Any
 
 from backtester.metrics import BPS, DetailedMetrics
 from backtester.result import BacktestResult
+from backtester.simulated_data import SIMULATED_SOURCE
 from backtester.statistics.bootstrap import INTERVAL_DAYS_MIN
 from backtester.wording import (
     NOTHING,
@@ -98,7 +99,10 @@ def run_rows(result: BacktestResult) -> Rows:
     if result.data is not None:
         data = result.data
         window = f"{data.first:%Y-%m-%d %H:%M} to {data.last:%Y-%m-%d %H:%M} UTC"
-        rows.append(("Data", f"{data.rows:,} candles, {window}"))
+        kind = (
+            "; a SIMULATED market, where nothing that wins is proven" if data.path.startswith(SIMULATED_SOURCE) else ""
+        )
+        rows.append(("Data", f"{data.rows:,} candles, {window}{kind}"))
         rows.append(("Gaps", f"{data.gaps} ({data.candles_missing} candles missing)" if data.gaps else "none"))
     if result.slippage_paid:
         rows.append(("Slippage Paid", f"{show_money(result.slippage_paid)} (inside the fill prices)"))
