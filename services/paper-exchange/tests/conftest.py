@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from paper_exchange.server import PaperExchange
+from paper_exchange.server import ExchangeUrls, PaperExchange
 
 type Get = Callable[..., Awaitable[tuple[int, Any]]]
 type Connect = Callable[..., Any]
@@ -24,8 +24,9 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 def get(session: aiohttp.ClientSession) -> Get:
     """Return what asks an exchange for a path and gives status and body."""
 
-    async def ask(exchange: PaperExchange, path: str, **parameters: Any) -> tuple[int, Any]:
-        async with session.get(f"{exchange.urls.rest}/api/v3/{path}", params=parameters) as response:
+    async def ask(exchange: PaperExchange | ExchangeUrls, path: str, **parameters: Any) -> tuple[int, Any]:
+        urls = exchange.urls if isinstance(exchange, PaperExchange) else exchange
+        async with session.get(f"{urls.rest}/api/v3/{path}", params=parameters) as response:
             is_json = response.content_type == "application/json"
             return response.status, await response.json() if is_json else await response.text()
 

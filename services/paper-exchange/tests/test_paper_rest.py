@@ -8,10 +8,11 @@ from typing import Any
 import aiohttp
 import pytest
 
+from paper_exchange.market.sources import SimulatedOptions, simulated_recording
 from paper_exchange.rest.budget import BudgetRules
-from paper_exchange.server import ExchangeOptions
+from paper_exchange.server import ExchangeOptions, PaperExchange
 from paper_exchange.testing import exchange_of, simulated_file
-from shared.clock import ManualClock
+from shared.clock import ManualClock, SystemClock
 
 MINUTE = 60_000
 
@@ -219,3 +220,14 @@ async def test_a_market_that_waits_begins_with_the_first_question_about_it(get: 
         _, rows = await get(exchange, "klines", symbol="BTCUSDT", interval="1m")
         assert len(rows) == 10
         await asyncio.wait_for(exchange.over(), 20)
+
+
+async def test_the_simulated_market_of_one_seed_is_the_same_every_time(get: Any) -> None:
+    seen = []
+    for seed in (3, 3, 4):
+        recording = simulated_recording(SimulatedOptions(symbols=("SOL/USDT",), seed=seed, history_candles=50))
+        async with PaperExchange(recording, ExchangeOptions(), SystemClock()).running() as urls:
+            _, rows = await get(urls, "klines", symbol="SOLUSDT", interval="1m")
+            seen.append([row[1:6] for row in rows[:50]])
+    assert len(seen[0]) == 50
+    assert seen[0] == seen[1] != seen[2]

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from paper_exchange.market.sources import file_recording
 from paper_exchange.server import ExchangeOptions, PaperExchange
-from shared.candle_columns import CandleColumns
 from shared.candle_files import CandleFile
 from shared.clock import Clock, SystemClock
 from shared.models import to_milliseconds
@@ -24,19 +23,17 @@ def simulated_file(
     """Return the first `rows` candles of a simulated day as a file would hold them, but those numbered in `without`."""
     minutes = combine_minutes(SyntheticMarket(symbol, seed).minutes(FIRST_DAY_MS // DAY_MS), timeframe)
     kept = [row for row in range(rows) if row not in without]
-    times, first, high, low, last, volume = (part[kept] for part in minutes)
-    columns = CandleColumns(times, first, high, low, last, volume)
     return CandleFile(
         path=Path(f"{symbol.replace('/', '')}-{timeframe}.parquet"),
         symbol=symbol,
         timeframe=timeframe,
         sha256="",
-        open_time_ms=columns.open_time_ms,
-        open=columns.open,
-        high=columns.high,
-        low=columns.low,
-        close=columns.close,
-        volume=columns.volume,
+        open_time_ms=minutes.open_time_ms[kept],
+        open=minutes.open[kept],
+        high=minutes.high[kept],
+        low=minutes.low[kept],
+        close=minutes.close[kept],
+        volume=minutes.volume[kept],
     )
 
 

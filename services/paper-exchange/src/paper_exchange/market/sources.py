@@ -18,7 +18,7 @@ from paper_exchange.market.run_plan import Alignment, RunPlan, RunSpan, plan_run
 from paper_exchange.market.symbol_market import SymbolMarket
 from paper_exchange.market.tape import CandleTape
 from shared.candle_columns import CandleColumns
-from shared.candle_files import CandleFile, read_candle_file
+from shared.candle_files import CandleFile, check_stream, read_candle_file
 from shared.config_values import DataFile
 from shared.errors import ConfigError
 from shared.models import TIMEFRAME_SECONDS, to_milliseconds
@@ -94,6 +94,7 @@ def simulated_recording(options: SimulatedOptions) -> Recording:
     first_ms = start_ms - options.history_candles * step_ms
     tapes = {}
     for symbol in options.symbols:
+        check_stream(symbol, timeframe)
         days = _days(SyntheticMarket(symbol, options.seed), timeframe, first_ms)
         tapes[symbol, timeframe] = CandleTape(symbol, step_ms, next(days), partial(next, days))
     return Recording(tapes, RunSpan(start_ms, start_ms + int(options.run_hours * 3_600_000), step_ms, endless=True))
