@@ -14,6 +14,7 @@ from backtester.statistics.bootstrap import sharpe_interval
 from shared.domain.performance import (
     DAILY_RETURNS_MIN,
     EquityCurve,
+    FloatArray,
     annual_growth,
     daily_equity,
     drawdown_series,
@@ -91,12 +92,19 @@ def sorted_marks(equity: EquityMarks, position_values: Iterable[float] | None) -
             np.array([to_milliseconds(t if t.tzinfo else t.replace(tzinfo=UTC)) for t, _ in equity], dtype=np.int64),
             np.array([float(value) for _, value in equity], dtype=np.float64),
         )
-    held = None if position_values is None else np.array(list(position_values), dtype=np.float64)
+    held = _floats(position_values)
     if held is not None and len(held) != len(curve.value):
         raise ValueError(f"position_values: expected {len(curve.value)}, one for each mark, was {len(held)}")
-    if held is not None:
+    ordered = curve.sorted()
+    if held is not None and ordered is not curve:
         held = held[np.argsort(curve.time_ms, kind="stable")]
-    return Marks(curve.sorted(), held)
+    return Marks(ordered, held)
+
+
+def _floats(values: Iterable[float] | None) -> FloatArray | None:
+    if values is None or isinstance(values, np.ndarray):
+        return values
+    return np.array(list(values), dtype=np.float64)
 
 
 def realised_curve(pairing: Pairing, records: list[TradeRecord], initial_balance: Decimal) -> EquityCurve:

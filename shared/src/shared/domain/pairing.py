@@ -7,10 +7,9 @@ Realised plus unrealised is the same under both.
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from itertools import groupby
 
 from msgspec.structs import replace
 
@@ -43,14 +42,15 @@ def pair_trades(trades: Iterable[TradeRecord], *, newest_first: bool = False, du
     """
     books: dict[tuple[str, str], _LotBook] = {}
     ordered = sorted(trades, key=lambda trade: trade.time)
-    for _, instant in groupby(ordered, key=lambda trade: trade.time):
-        by_key: defaultdict[tuple[str, str], list[TradeRecord]] = defaultdict(list)
+    for instant in _instants(ordered):
+        by_key: dict[tuple[str, str], list[TradeRecord]] = {}
         for trade in instant:
-            by_key[(trade.strategy, trade.symbol)].append(trade)
+            by_key.setdefault((trade.strategy, trade.symbol), []).append(trade)
         for key, group in by_key.items():
-            if key not in books:
-                books[key] = _LotBook(newest_first=newest_first, dust=dust)
-            books[key].take_instant(group)
+            book = books.get(key)
+            if book is None:
+                book = books[key] = _LotBook(newest_first=newest_first, dust=dust)
+            book.take_instant(group)
     pairs = [pair for book in books.values() for pair in book.pairs]
     trips = [trip for book in books.values() for trip in book.trips()]
     return Pairing(
@@ -99,6 +99,15 @@ def open_positions(pairing: Pairing, last_prices: Mapping[str, Decimal] | None =
     return tuple(sorted(found, key=lambda position: position.entry_time))
 
 
+def _instants(ordered: Sequence[TradeRecord]) -> Iterator[Sequence[TradeRecord]]:
+    """Yield the fills of each instant together; most instants have one."""
+    start = 0
+    for place in range(1, len(ordered) + 1):
+        if place == len(ordered) or ordered[place].time != ordered[start].time:
+            yield ordered[start:place]
+            start = place
+
+
 class _Lot:
     """A lot while it is being eaten."""
 
@@ -133,7 +142,7 @@ class _LotBook:
         self.pairs: list[TradePair] = []
         self.unmatched: list[TradeRecord] = []
         self.held = ZERO
-        self.average_cost = ZERO
+        self._purchases: list[tuple[Decimal, TradeRecord]] = []  # since it was flat, each with what was held before
         self._closed_trips: list[RoundTrip] = []
         self._trip_start: TradeRecord | None = None
         self._trip_pnl = ZERO
@@ -143,6 +152,9 @@ class _LotBook:
 
     def take_instant(self, trades: list[TradeRecord]) -> None:
         """Book the fills of one instant."""
+        if len(trades) == 1:
+            (self._buy if trades[0].side == OrderSide.BUY else self._sell)(trades[0])
+            return
         waiting = []
         for sale in (trade for trade in trades if trade.side == OrderSide.SELL):
             if sale.quantity <= self.held:
@@ -154,6 +166,15 @@ class _LotBook:
         for sale in waiting:
             self._sell(sale)
 
+    @property
+    def average_cost(self) -> Decimal:
+        """Return what a unit of the holding cost on average, without fees; 0 when flat."""
+        average = ZERO
+        for held, trade in self._purchases:
+            cost = plus(times(held, average), times(trade.quantity, trade.price))
+            average = ratio(cost, plus(held, trade.quantity))
+        return average
+
     def trips(self) -> list[RoundTrip]:
         """Return the round trips, the unfinished one last."""
         return [*self._closed_trips, self._trip(None)] if self._trip_start else list(self._closed_trips)
@@ -161,9 +182,8 @@ class _LotBook:
     def _buy(self, trade: TradeRecord) -> None:
         if self._trip_start is None:
             self._trip_start, self._trip_pnl, self._trip_entries_max = trade, ZERO, 0
-        cost = plus(times(self.held, self.average_cost), times(trade.quantity, trade.price))
+        self._purchases.append((self.held, trade))
         self.held = plus(self.held, trade.quantity)
-        self.average_cost = ratio(cost, self.held)
         self.lots.append(_Lot(trade))
         self._entries += trade.quantity >= self._dust
         self._trip_entries_max = max(self._trip_entries_max, self._entries, 1)
@@ -187,7 +207,7 @@ class _LotBook:
             self._closed_trips.append(self._trip(trade.time))
             self._trip_start = None
         if not self.lots:
-            self.average_cost = ZERO
+            self._purchases.clear()
 
     def _trip(self, exit_time: datetime | None) -> RoundTrip:
         start = self._trip_start
