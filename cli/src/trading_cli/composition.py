@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any
 
 import structlog
@@ -21,7 +20,6 @@ from shared.broker import Broker
 from shared.clock import Clock, SystemClock
 from shared.config import SERVICE_PORTS, Settings
 from shared.db import Database
-from shared.domain.effects import Effect
 from shared.embedded_bus import EmbeddedBus
 from shared.errors import StateLocked
 from shared.events import ORDER_STREAM, SIGNAL_STREAM
@@ -188,16 +186,10 @@ async def _build(
     limits = OutboxLimits(outbox_rows_max=settings.outbox_rows_max)
     relay = OutboxRelay(database, broker, topics=[SIGNAL_STREAM, ORDER_STREAM], limits=limits, clock=clock)
     own, executing = parts("data-collector"), parts("order-executor")
-    latency = OrderLatency(executing.metrics.order_latency)
-
-    def announced(watermark: datetime) -> None:
-        latency.announced(watermark, clock.monotonic())
-
-    def committed(effects: Sequence[Effect]) -> None:
-        latency.committed(effects, clock.monotonic())
+    latency = OrderLatency(clock, executing.metrics.order_latency, is_live=not settings.is_deterministic)
 
     collector = await build_collector(
-        settings, CollectorPorts(database, broker, clock, own.metrics, own.log, announced), plan=plan
+        settings, CollectorPorts(database, broker, clock, own.metrics, own.log, latency.announced), plan=plan
     )
     return Platform(
         settings=settings,
@@ -208,7 +200,7 @@ async def _build(
         lease=lease,
         collector=collector,
         engine=build_engine(settings, plan, parts("strategy-engine"), relay),
-        executor=build_executor(settings, plan, executing, relay, on_effects=committed),
+        executor=build_executor(settings, plan, executing, relay, on_effects=latency.committed),
         portfolio=build_portfolio(settings, parts("portfolio-manager")),
         relay=relay,
         health=common.health,

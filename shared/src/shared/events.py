@@ -36,9 +36,10 @@ class CandleOpened(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Watermark(msgspec.Struct, frozen=True, kw_only=True):
-    """A service has handled everything up to the envelope's `as_of`."""
+    """A service has handled everything up to the envelope's `as_of`; the collector says when (machine time)."""
 
     service: str
+    announced_at: datetime | None = None
 
 
 _PAYLOADS: dict[EventType, type[msgspec.Struct]] = {

@@ -98,7 +98,8 @@ class CandleStorage:
                 stream = names[key] = candle_stream(*key)
             items.append((stream, candle_event(candle, stream)))
         if watermark is not None:
-            items.append((WATERMARK_STREAM, Event(data=Watermark(service=SERVICE), as_of=watermark)))
+            said = Watermark(service=SERVICE, announced_at=self._clock.now())
+            items.append((WATERMARK_STREAM, Event(data=said, as_of=watermark)))
         if items:
             await self._broker.publish_many(items)
 

@@ -21,7 +21,7 @@ from shared.db import Database, OutboxMessage
 from shared.domain.effects import Effect
 from shared.door_bell import DoorBell
 from shared.errors import MalformedMessage
-from shared.events import SIGNAL_STREAM, WATERMARK_STREAM, SignalEvent, opened_stream
+from shared.events import SIGNAL_STREAM, WATERMARK_STREAM, Event, SignalEvent, opened_stream
 from shared.metrics import ServiceMetrics
 from shared.models import Candle, OrderSide, Signal
 from shared.sa_models import SignalRow
@@ -83,6 +83,10 @@ class ExecutorLoop:
         self._bell.listen(self._opens.hear)
         self._is_placed = False
         self._awaited: Awaited | None = None
+
+    def listen(self, hear: Callable[[Event], None]) -> None:
+        """Let `hear` know of everything that is said on the bus."""
+        self._bell.listen(hear)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Handle close times until `stop`; a database or bus that is away is waited for."""

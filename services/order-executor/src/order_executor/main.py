@@ -15,6 +15,7 @@ from shared.domain.effects import Effect
 from shared.events import ORDER_STREAM
 from shared.instances import RunPlan, plan_run
 from shared.journal import note_effects
+from shared.order_latency import OrderLatency
 from shared.outbox import OutboxLimits, OutboxRelay
 from shared.service import run_service, supervise
 from shared.standalone import ServiceParts, serve_alone
@@ -68,7 +69,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 
     async def work(parts: ServiceParts, term: asyncio.Event) -> None:
         relay = build_relay(settings, parts)
-        loop = build_executor(settings, plan, parts, relay)
+        latency = OrderLatency(parts.clock, parts.metrics.order_latency, is_live=not settings.is_deterministic)
+        loop = build_executor(settings, plan, parts, relay, on_effects=latency.committed)
+        loop.listen(latency.hear)
         parts.health.register_check("executor", loop.check)
         await supervise({SERVICE: lambda: loop.run(term), "relay": lambda: relay.run(term)}, term, parts.log)
 

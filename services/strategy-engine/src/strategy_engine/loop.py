@@ -15,6 +15,7 @@ from shared.clock import Clock
 from shared.db import Conflict, Database
 from shared.door_bell import DoorBell
 from shared.events import SIGNAL_STREAM, candle_stream
+from shared.journal import note_candles, note_signals
 from shared.live_history import LIVE_FROM_CURSOR
 from shared.metrics import ServiceMetrics
 from shared.models import Candle, InstanceKey, Signal
@@ -166,6 +167,8 @@ class EngineLoop:
 
     def _report(self, candles: Sequence[Candle], signals: Sequence[Signal]) -> None:
         self._metrics.event("candle", len(candles))
+        note_candles(self._log, "candle.handled", candles)
+        note_signals(self._log, signals)
         for signal in signals:
             self._metrics.signal(signal.strategy, signal.side)
         for runner in self._engine.runners:
