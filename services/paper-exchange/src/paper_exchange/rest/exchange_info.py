@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from paper_exchange.rest.budget import BudgetRules
 from paper_exchange.rest.context import RestContext
@@ -24,6 +24,12 @@ ORDER_TYPES = [
 _STATUSES = ("", "TRADING", "HALT", "BREAK")
 _PRICE_MAX, _QUANTITY_MAX = Decimal(1_000_000), Decimal(9_000_000)
 _SMALLEST = Decimal("0.00000001")
+_COUNT_FILTERS: Final[tuple[dict[str, Any], ...]] = (
+    {"filterType": "MAX_NUM_ORDERS", "maxNumOrders": 200},
+    {"filterType": "MAX_NUM_ORDER_LISTS", "maxNumOrderLists": 20},
+    {"filterType": "MAX_NUM_ALGO_ORDERS", "maxNumAlgoOrders": 5},
+    {"filterType": "MAX_NUM_ORDER_AMENDS", "maxNumOrderAmends": 10},
+)
 
 
 def exchange_info(parameters: Parameters, context: RestContext) -> dict[str, Any]:
@@ -109,6 +115,21 @@ def filters(instrument: Instrument) -> list[dict[str, Any]]:
     return [
         {"filterType": "PRICE_FILTER", "minPrice": _text(tick), "maxPrice": _text(_PRICE_MAX), "tickSize": _text(tick)},
         {"filterType": "LOT_SIZE", "minQty": _text(step), "maxQty": _text(_QUANTITY_MAX), "stepSize": _text(step)},
+        *_usual_filters(),
+        {
+            "filterType": "NOTIONAL",
+            "minNotional": _text(instrument.notional_min),
+            "applyMinToMarket": True,
+            "maxNotional": _text(_QUANTITY_MAX),
+            "applyMaxToMarket": False,
+            "avgPriceMins": 5,
+        },
+        *_COUNT_FILTERS,
+    ]
+
+
+def _usual_filters() -> list[dict[str, Any]]:
+    return [
         {"filterType": "ICEBERG_PARTS", "limit": 100},
         {
             "filterType": "MARKET_LOT_SIZE",
@@ -131,18 +152,6 @@ def filters(instrument: Instrument) -> list[dict[str, Any]]:
             "askMultiplierDown": "0.5",
             "avgPriceMins": 5,
         },
-        {
-            "filterType": "NOTIONAL",
-            "minNotional": _text(instrument.notional_min),
-            "applyMinToMarket": True,
-            "maxNotional": _text(_QUANTITY_MAX),
-            "applyMaxToMarket": False,
-            "avgPriceMins": 5,
-        },
-        {"filterType": "MAX_NUM_ORDERS", "maxNumOrders": 200},
-        {"filterType": "MAX_NUM_ORDER_LISTS", "maxNumOrderLists": 20},
-        {"filterType": "MAX_NUM_ALGO_ORDERS", "maxNumAlgoOrders": 5},
-        {"filterType": "MAX_NUM_ORDER_AMENDS", "maxNumOrderAmends": 10},
     ]
 
 
