@@ -10,10 +10,12 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 
 from backtester.ladder import rungs
 from backtester.metrics import DetailedMetrics, RunFacts, TradeRecord, compute_detailed_metrics
+from backtester.report_rows import caveats
 from backtester.reporter import export_csv, export_json, format_report, verdict
 from backtester.result import BacktestResult
 from backtester.simulator import SimulatedTrade
@@ -106,6 +108,17 @@ def test_the_report_has_both_tables_and_every_label_in_order() -> None:
 def test_the_verdict_says_whether_the_costs_are_beaten(result: BacktestResult, begins: str) -> None:
     assert verdict(result).startswith(begins)
     assert format_report(result).startswith(begins)
+
+
+def test_a_run_that_beats_its_costs_is_told_what_speaks_against_it() -> None:
+    page = format_report(msgspec.structs.replace(WON, benchmarks={"hold at mean exposure": Decimal(2000)}, trial=3))
+    line = page.splitlines()[1]
+    assert line.startswith("but holding as much of it all the time brought more; too few days")
+    assert "look 3 at this data" in " ".join(page.split()[:80])
+    dear = result_of([trade(0, "BUY", "100"), trade(3, "SELL", "101")], "1000.799", fees_paid=Decimal("0.201"))
+    dearer = msgspec.structs.replace(dear, slippage_paid=Decimal(3))
+    assert caveats(dearer)[-1] == "at twice the costs it loses"
+    assert caveats(LOST) == caveats(EMPTY) == caveats(BARE) == []
 
 
 def test_the_ladder_scales_what_was_paid() -> None:

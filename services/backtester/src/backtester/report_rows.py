@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
+from backtester.ladder import rungs
 from backtester.metrics import BPS, DetailedMetrics
 from backtester.result import BacktestResult
 from backtester.simulated_data import SIMULATED_SOURCE
@@ -40,6 +41,27 @@ def verdict(result: BacktestResult) -> str:
         f"{head}: gross {show_signed(metrics.gross_pnl)}, fees {show_money(metrics.fees_paid)}, "
         f"break-even {show_bps(metrics.breakeven_cost_bps)} against {show_bps(paid_bps(metrics))} paid"
     )
+
+
+def caveats(result: BacktestResult) -> list[str]:
+    """Return what speaks against a run that beats its costs, each as a part of a sentence; none for any other run."""
+    metrics = result.detailed
+    if metrics is None or not metrics.total_trades or metrics.gross_pnl <= metrics.fees_paid:
+        return []
+    found = []
+    same = result.benchmarks.get("hold at mean exposure")
+    if same is not None and same > result.final_balance:
+        found.append("holding as much of it all the time brought more")
+    if metrics.sharpe_ci95 is None:
+        found.append("too few days to tell it from luck")
+    elif metrics.sharpe_ci95[0] <= 0:
+        found.append("the interval of its Sharpe ratio holds 0, so luck may explain it")
+    doubled = next((step for step in rungs(result) if step.factor == 2), None)
+    if doubled is not None and doubled.final_balance < result.initial_balance:
+        found.append("at twice the costs it loses")
+    if result.trial > 1:
+        found.append(f"it is look {result.trial} at this data")
+    return found
 
 
 def paid_bps(metrics: DetailedMetrics) -> float:

@@ -8,7 +8,7 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from backtester.export import export_csv, export_json
-from backtester.report_rows import verdict
+from backtester.report_rows import caveats, verdict
 from backtester.report_tables import ladder_table, metrics_table, monthly_table
 from backtester.result import BacktestResult
 from backtester.wording import plain_text
@@ -38,9 +38,11 @@ def format_report(result: BacktestResult, width: int = 100, color: bool = False)
 
 
 def _parts(result: BacktestResult) -> list[RenderableType]:
-    line = verdict(result)
-    good = line.startswith("BEATS")
-    parts: list[RenderableType] = [Text(line, style="bold green" if good else "bold yellow"), Text()]
+    line, doubts = verdict(result), caveats(result)
+    good = line.startswith("BEATS") and not doubts
+    parts: list[RenderableType] = [Text(line, style="bold green" if good else "bold yellow")]
+    parts += [Text(f"but {'; '.join(doubts)}", style="yellow")] if doubts else []
+    parts.append(Text())
     if result.detailed is not None:
         parts += [ladder_table(result), Text()]
     parts += [metrics_table(result)]

@@ -14,7 +14,7 @@ from backtester.charts.payload import PAIRS_SHOWN_MAX, page_payload
 from backtester.charts.tiles import tiles
 from backtester.ladder import rungs
 from backtester.metrics import DetailedMetrics
-from backtester.report_rows import Rows, figure_rows, run_rows, verdict
+from backtester.report_rows import Rows, caveats, figure_rows, run_rows, verdict
 from backtester.result import BacktestResult
 from backtester.wording import plain_text, show_money, show_signed
 from shared.errors import ConfigError
@@ -79,13 +79,16 @@ def _head(result: BacktestResult) -> dict[str, str]:
     if result.data is not None:
         data = result.data
         window = f"{data.first:%-d %B %Y} to {data.last:%-d %B %Y}, {data.rows:,} candles"
-    mood = "good" if line.startswith("BEATS") else "bad" if line.startswith(("DOES", "LOSES")) else "flat"
+    doubts = caveats(result)
+    lost = line.startswith(("DOES", "LOSES"))
+    mood = "bad" if lost else "good" if line.startswith("BEATS") and not doubts else "flat"
+    but = f'<span class="but">But {_text("; ".join(doubts))}.</span>' if doubts else ""
     title = f"{result.strategy_name} on {result.symbol} {result.timeframe}".strip()
     return {
         "title": _text(f"Backtest: {title}"),
         "heading": _text(title),
         "window": _text(window),
-        "verdict": f"<b>{_text(head + colon)}</b>{_text(rest)}",
+        "verdict": f"<b>{_text(head + colon)}</b>{_text(rest)}{but}",
         "mood": mood,
         "command": _text(result.command or "run from Python, not from the command line"),
         "footer": _text(f"trading-backtester {version('trading-backtester')} - {result.engine} engine"),
