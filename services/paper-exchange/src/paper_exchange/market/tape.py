@@ -23,6 +23,7 @@ ROWS_MAX: Final = 3_000_000
 FIRST_TRADE_ID: Final = 1_000_001
 _REFILL_ROWS = 64
 _TICK_ROWS = 5_000
+_BLOCK_ROWS = 64
 _LOTS_A_CANDLE = 5_000  # of a level in the book: a usual candle is about ten levels deep
 
 
@@ -54,6 +55,18 @@ class Trade(NamedTuple):
     buyer_is_maker: bool
 
 
+class _Block(NamedTuple):
+    """Some rows in a run worked out at once: one at a time costs many times as much."""
+
+    start: int
+    klines: list[Kline]
+    trades: list[list[Trade]]
+
+    def has(self, row: int) -> bool:
+        """Return whether a row is among them."""
+        return self.start <= row < self.start + len(self.klines)
+
+
 class CandleTape:
     """The rows of one stream in order. `closed` of those kept are over, `total` since the first one ever."""
 
@@ -71,6 +84,7 @@ class CandleTape:
         self.closed = 0
         self.total = 0
         self._shift_ms = 0
+        self._block = _Block(0, [], [])
 
     @property
     def open_ms(self) -> npt.NDArray[np.int64]:
@@ -80,6 +94,7 @@ class CandleTape:
     def shift(self, shift_ms: int) -> None:
         """Move every stamp, also of rows to come."""
         self._shift_ms += shift_ms
+        self._block = _Block(0, [], [])
         self._columns = self._columns._replace(open_time_ms=self._columns.open_time_ms + shift_ms)
 
     def next_open_ms(self) -> int | None:
@@ -110,8 +125,12 @@ class CandleTape:
 
     def klines(self, start: int, stop: int) -> list[Kline]:
         """Return the rows `start` up to before `stop` as the exchange tells them."""
-        if start >= stop:
-            return []
+        if stop - start == 1:
+            block = self._block_of(start)
+            return [block.klines[start - block.start]]
+        return self._make_klines(start, stop) if start < stop else []
+
+    def _make_klines(self, start: int, stop: int) -> list[Kline]:
         columns = self.columns(start, stop)
         extras = self.extras(start, stop)
         return [
@@ -133,14 +152,28 @@ class CandleTape:
 
     def trades(self, row: int) -> list[Trade]:
         """Return the trades of one row, oldest first."""
-        splits = self.splits(row, row + 1)
-        open_ms, number = int(self.open_ms[row]), int(self._first_ids[row])
-        found: list[Trade] = []
-        for place, (price, quantity, sold) in enumerate(zip(*(part[0].tolist() for part in splits), strict=True)):
-            if quantity:
-                at_ms = open_ms + self.step_ms * place // TRADES_A_CANDLE
-                found.append(Trade(number + len(found), price, quantity, at_ms, sold))
-        return found
+        block = self._block_of(row)
+        return block.trades[row - block.start]
+
+    def _block_of(self, row: int) -> _Block:
+        if not self._block.has(row):
+            stop = min(row + _BLOCK_ROWS, len(self.open_ms))
+            self._block = _Block(row, self._make_klines(row, stop), self._make_trades(row, stop))
+        return self._block
+
+    def _make_trades(self, start: int, stop: int) -> list[list[Trade]]:
+        prices, quantities, sold = (part.tolist() for part in self.splits(start, stop))
+        made = []
+        for row, open_ms, first_id in zip(
+            range(stop - start), self.open_ms[start:stop].tolist(), self._first_ids[start:stop].tolist(), strict=True
+        ):
+            trades: list[Trade] = []
+            for place, quantity in enumerate(quantities[row]):
+                if quantity:
+                    at_ms = open_ms + self.step_ms * place // TRADES_A_CANDLE
+                    trades.append(Trade(first_id + len(trades), prices[row][place], quantity, at_ms, sold[row][place]))
+            made.append(trades)
+        return made
 
     def row_of_trade(self, trade_id: int) -> int:
         """Return the number of the row that holds a trade, or the row before the first."""
@@ -190,3 +223,4 @@ class CandleTape:
         times, *numbers = (np.concatenate([old[surplus:], new]) for old, new in zip(self._columns, more, strict=True))
         self._columns = CandleColumns(times, *numbers)
         self.closed -= surplus
+        self._block = _Block(0, [], [])

@@ -38,21 +38,33 @@ class StreamAnnouncer:
         self._run, self._hub, self._publisher, self._clock = run, hub, publisher, clock
         self._books: dict[str, OrderBook] = {}
         self._told_trades: dict[str, int] = {}
+        self._kline_streams: dict[tuple[str, str], str] = {}
+        self._of_trades: dict[str, tuple[str, ...]] = {}
 
     def wants_kline(self, market: SymbolMarket, interval: str) -> bool:
         """Return whether a candle stream is heard."""
-        return self._hub.has(kline_stream(market.venue_symbol, interval))
+        return self._hub.has(self._kline_stream(market, interval))
+
+    def _kline_stream(self, market: SymbolMarket, interval: str) -> str:
+        key = (market.venue_symbol, interval)
+        name = self._kline_streams.get(key)
+        if name is None:
+            name = self._kline_streams[key] = kline_stream(*key)
+        return name
 
     def wants_trades(self, market: SymbolMarket) -> bool:
         """Return whether trades, or what follows from them, are heard."""
-        symbol = market.venue_symbol.lower()
-        return any(self._hub.has(f"{symbol}@{kind}") for kind in _OF_TRADES)
+        symbol = market.venue_symbol
+        names = self._of_trades.get(symbol)
+        if names is None:
+            names = self._of_trades[symbol] = tuple(f"{symbol.lower()}@{kind}" for kind in _OF_TRADES)
+        return any(map(self._hub.has, names))
 
     def on_kline(self, market: SymbolMarket, interval: str, kline: Kline, is_closed: bool) -> None:
         """Publish a candle as it stands."""
         make = partial(kline_event, market.venue_symbol, interval, kline, is_closed, self._run.server_ms())
         candle = market.candle_number - is_closed
-        self._publisher.publish(Frame(kline_stream(market.venue_symbol, interval), make, candle, is_closed))
+        self._publisher.publish(Frame(self._kline_stream(market, interval), make, candle, is_closed))
 
     def on_trade(self, market: SymbolMarket, trade: Trade) -> None:
         """Publish an execution, and what it did to the book."""
