@@ -29,6 +29,9 @@ COMMANDS: Final[dict[str, LazyCommand]] = {
     "backtest": LazyCommand(
         "trading_cli.backtest", "backtest", "Run a strategy over history and say what it is worth."
     ),
+    "sweep": LazyCommand(
+        "trading_cli.sweep", "sweep", "Run a strategy over a grid of parameters and hold the best against noise."
+    ),
     "status": LazyCommand("trading_cli.status", "status", "Show account, strategies, refusals, gaps and lag."),
     "orders": LazyCommand("trading_cli.tables", "orders", "List orders, newest first."),
     "trades": LazyCommand("trading_cli.tables", "trades", "List fills, newest first."),

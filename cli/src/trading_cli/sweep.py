@@ -1,0 +1,5 @@
+"""`trading sweep`: the backtester's own command."""
+
+from backtester.sweep.command import sweep
+
+__all__ = ["sweep"]
