@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 COLUMNS = ("open_time", "open", "high", "low", "close", "volume")
 PRICES = COLUMNS[1:5]
+# money has 18 decimals: below the one a price has no digits left for its costs, above the other none is kept
+PRICE_MIN, AMOUNT_MAX = 1e-12, 1e18
 _MAGIC = b"PAR1"
 _BOM = b"\xef\xbb\xbf"
 _OTHER_NAMES = {"open_time": ("timestamp", "time", "date", "datetime", "ts"), "volume": ("vol", "base_volume")}
@@ -299,6 +301,12 @@ def _check_values(place: _Place, columns: CandleColumns) -> None:
             bound = "> 0" if name in PRICES else ">= 0"
             raise MarketDataError(
                 f"{place(low[0])}: {name} must be {bound}, was {values[low[0]]}; mend or drop the row"
+            )
+        absurd = np.flatnonzero((values > AMOUNT_MAX) | ((values < PRICE_MIN) & (name in PRICES)))
+        if len(absurd):
+            raise MarketDataError(
+                f"{place(absurd[0])}: {name} {values[absurd[0]]} is out of range, {PRICE_MIN} to {AMOUNT_MAX:g}; "
+                "is it in another unit?"
             )
     crossed = np.flatnonzero(columns.high < columns.low)
     if len(crossed):

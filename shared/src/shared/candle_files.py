@@ -159,7 +159,7 @@ class CandleFile:
             stop = int(np.searchsorted(self.open_time_ms, to_milliseconds(end)))
         if begin >= stop:
             raise ConfigError(
-                f"{self.path}: no candle from {_shown(start)} to before {_shown(end)}; "
+                f"{self.path}: no candle from {_shown(start)} to before {_shown(end, 'the end')}; "
                 f"the file holds {_shown(self.first)} to {_shown(self.last)}"
             )
         if (begin, stop) == (0, self.rows):
@@ -279,5 +279,5 @@ def _read_bytes(path: Path) -> bytes:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
 
 
-def _shown(moment: datetime | None) -> str:
-    return "the beginning" if moment is None else f"{moment:%Y-%m-%d %H:%M} UTC"
+def _shown(moment: datetime | None, otherwise: str = "the beginning") -> str:
+    return otherwise if moment is None else f"{moment:%Y-%m-%d %H:%M} UTC"

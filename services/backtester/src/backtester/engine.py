@@ -8,7 +8,7 @@ from decimal import Decimal
 from itertools import count
 from typing import Protocol
 
-from backtester.options import BacktestOptions
+from backtester.options import BacktestOptions, checked_balance
 from backtester.outcome import Setup, make_result
 from backtester.playback import PROGRESS_CANDLES, play
 from backtester.result import BacktestResult
@@ -18,7 +18,7 @@ from shared.domain.matching import signal_age_max
 from shared.domain.paper import PaperVenue
 from shared.domain.rounding import money
 from shared.errors import ConfigError
-from shared.models import TIMEFRAME_DELTA, Candle, InstanceKey, Signal, to_decimal
+from shared.models import TIMEFRAME_DELTA, Candle, InstanceKey, Signal
 from shared.strategy_runner import CALL_SECONDS_MAX, InstanceStamp, StrategyRunner
 from shared.watchdog import CallGuard
 
@@ -56,11 +56,8 @@ class BacktestEngine:
         clock: Clock | None = None,
         detail: Callable[[Candle], Sequence[Candle]] = lambda _candle: (),
     ) -> None:
-        balance = to_decimal(initial_balance)
-        if not (balance.is_finite() and balance > 0):
-            raise ConfigError(f"initial balance: must be > 0, was {balance}; give the money the run starts with")
         self._strategy = strategy
-        self._balance = balance
+        self._balance = checked_balance(initial_balance)
         self._options = options or BacktestOptions()
         self._clock = clock or SystemClock()
         self._detail = detail

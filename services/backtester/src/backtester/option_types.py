@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from backtester.options import AMOUNT_MAX
 from shared.domain.sizing import Sizing, parse_sizing
 from shared.errors import ConfigError
 
@@ -27,6 +28,8 @@ class NumberType(click.ParamType):  # type: ignore[type-arg]  # older releases k
             self.fail(f"{value!r} is not a number", param, ctx)
         if not number.is_finite():
             self.fail(f"{value!r} is not a finite number", param, ctx)
+        if number.copy_abs() > AMOUNT_MAX:
+            self.fail(f"{value!r} is out of range: at most {AMOUNT_MAX:,f}", param, ctx)
         return number
 
 

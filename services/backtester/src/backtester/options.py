@@ -11,16 +11,31 @@ from shared.domain.book import BookRules, InstanceRules
 from shared.domain.fees import FeeAsset, FeeSchedule
 from shared.domain.matching import signal_age_max
 from shared.domain.risk import Limits
-from shared.domain.rounding import ZERO, Instrument
+from shared.domain.rounding import MONEY_QUANTUM, ZERO, Instrument
 from shared.domain.sizing import Sizing, SizingRule, parse_sizing
 from shared.domain.slippage import ImpactModel
 from shared.errors import ConfigError
 from shared.models import InstanceKey, to_decimal
 from shared.strategy import BaseStrategy
 
+AMOUNT_MAX = Decimal(10) ** 18
+ENTRIES_MAX = 1_000_000
 FIXED = Sizing(SizingRule.FIXED)
 _NUMBERS = ("fee", "slippage_bps", "stop_loss_pct", "take_profit_pct", "trailing_pct")
 _NUMBERS_OR_NONE = ("fee_maker", "half_spread_bps", "impact_bps")
+
+
+def checked_balance(value: Decimal | int | float | str) -> Decimal:
+    """Return the money a run starts with; a ConfigError where nothing could be bought or counted with it."""
+    try:
+        balance = to_decimal(value)
+    except (InvalidOperation, TypeError, ValueError):
+        raise ConfigError(f"initial balance: must be a number, was {value!r}") from None
+    if not (balance.is_finite() and balance > 0):
+        raise ConfigError(f"initial balance: must be > 0, was {balance}; give the money the run starts with")
+    if not MONEY_QUANTUM <= balance <= AMOUNT_MAX:
+        raise ConfigError(f"initial balance: must be in {MONEY_QUANTUM} to {AMOUNT_MAX:,f}, was {balance}")
+    return balance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +94,12 @@ class BacktestOptions:
                 )
         if self.take_profit_pct < 0:
             raise ConfigError(f"take_profit_pct: must be a percent of 0 or more, was {self.take_profit_pct}")
-        if self.max_entries is not None and self.max_entries < 0:
-            raise ConfigError(f"max_entries: must be 0 (unlimited) or more, was {self.max_entries}")
+        if self.max_entries is not None and not 0 <= self.max_entries <= ENTRIES_MAX:
+            raise ConfigError(
+                f"max_entries: must be 0 (unlimited) or more, at most {ENTRIES_MAX:,}, was {self.max_entries}"
+            )
+        if self.sizing.amount > AMOUNT_MAX:
+            raise ConfigError(f"sizing: must be at most {AMOUNT_MAX:,f}, was {self.sizing.amount}")
         if self.sizing.rule is SizingRule.RISK and self.stop_loss_pct == 0:
             raise ConfigError("sizing risk: needs a stop; set --stop-loss-pct above 0")
 
@@ -92,6 +111,8 @@ class BacktestOptions:
             raise ConfigError(f"{name}: must be a number, was {value!r}") from None
         if not number.is_finite():
             raise ConfigError(f"{name}: must be a finite number, was {value}")
+        if number.copy_abs() > AMOUNT_MAX:
+            raise ConfigError(f"{name}: must be at most {AMOUNT_MAX:,f}, was {value}")
         return number
 
     @property

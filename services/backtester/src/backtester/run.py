@@ -18,7 +18,7 @@ from backtester.data import DATABASE_SOURCE, CandleData, DataFacts, load_candles
 from backtester.detail import load_detail
 from backtester.engines import EngineJob, check_engine, run_on
 from backtester.live_limits import live_refusals
-from backtester.options import BacktestOptions
+from backtester.options import BacktestOptions, checked_balance
 from backtester.ratios import sorted_marks
 from backtester.reruns import exact_ladder
 from backtester.result import BacktestResult, option_values
@@ -74,6 +74,7 @@ def run_backtest(
     clock = clock or SystemClock()
     check_engine(request.engine)
     check_stream(request.symbol, request.timeframe)
+    balance = checked_balance(request.initial_balance)
     plugin = discover(request.strategies_dir).get(request.strategy)
     strategy = plugin.create(request.symbol, request.params)
     notes = strategy.check_start(request.timeframe, _round_trip_cost(request.options))
@@ -94,7 +95,7 @@ def run_backtest(
     history_start = _history_start(strategy, data)
     job = EngineJob(
         strategy=strategy,
-        balance=request.initial_balance,
+        balance=balance,
         options=options,
         data=data,
         clock=clock,

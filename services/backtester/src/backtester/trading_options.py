@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from backtester.option_types import NumberType, SizingType
-from backtester.options import BacktestOptions
+from backtester.options import ENTRIES_MAX, BacktestOptions
 from shared.config import Settings
 from shared.domain.fees import FeeAsset
 from shared.errors import ConfigError
@@ -47,7 +47,9 @@ TRADING_OPTIONS: tuple[Callable[[Any], Any], ...] = (
         help="fixed, quote:N, equity_fraction:F or risk:P",
     ),
     click.option(
-        "--max-entries", type=click.IntRange(min=0), help="open entries; 0 unlimited [default: the strategy's]"
+        "--max-entries",
+        type=click.IntRange(min=0, max=ENTRIES_MAX),
+        help="open entries; 0 unlimited [default: the strategy's]",
     ),
     click.option("--stop-loss-pct", default="0", type=NumberType(), help="below the average entry; 0 off"),
     click.option("--take-profit-pct", default="0", type=NumberType(), help="above the average entry; 0 off"),
