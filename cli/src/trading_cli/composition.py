@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -30,6 +30,7 @@ from shared.metrics import ServiceMetrics
 from shared.observation import Observer, Sights, observing
 from shared.order_latency import OrderLatency
 from shared.outbox import OutboxLimits, OutboxRelay
+from shared.resilience import Outside
 from shared.retention import Pruner, rules_of
 from shared.service import open_notifier, supervise
 from shared.standalone import ServiceParts, open_broker, open_database, open_health
@@ -130,12 +131,14 @@ async def open_platform(settings: Settings, *, redis_url: str = "", db_url: str 
             health.register_check(name, check)
         await health.start()
         stack.push_async_callback(health.stop)
-        await stack.enter_async_context(observing(*_observers(settings, common)))
+        await stack.enter_async_context(
+            observing(*_observers(settings, common, [notifier.outside, broker.outside, database.outside]))
+        )
         await platform.engine.prepare()
         yield platform
 
 
-def _observers(settings: Settings, common: ServiceParts) -> list[Observer]:
+def _observers(settings: Settings, common: ServiceParts, outsides: Sequence[Outside]) -> list[Observer]:
     """Return one observer for each service, and one for what they share."""
     database, broker, clock, notifier = common.database, common.broker, common.clock, common.notifier
     shared = Sights(
@@ -144,7 +147,7 @@ def _observers(settings: Settings, common: ServiceParts) -> list[Observer]:
         clock=clock,
         health=common.health,
         notifier=notifier,
-        outsides=[notifier.outside],
+        outsides=outsides,
     )
     own = Sights(database=database, broker=broker, clock=clock)
     each = [Observer(name, settings, ServiceMetrics(name, clock=clock), own) for name in SERVICE_PORTS]

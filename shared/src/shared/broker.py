@@ -31,7 +31,7 @@ from shared.broker_port import (
 from shared.broker_reader import GroupReader, messages_of, streams_of
 from shared.clock import Clock, SystemClock, seeded_random
 from shared.errors import BrokerError
-from shared.resilience import CircuitBreaker, retry_with_backoff
+from shared.resilience import CircuitBreaker, Outside, retry_with_backoff
 
 __all__ = ["Broker", "DeadLetter", "Message", "RedisBroker"]
 
@@ -70,7 +70,7 @@ class RedisBroker:
         self._idle_links: list[Link] = []
         self._readers: dict[tuple[str, str], GroupReader] = {}
         self._claim_cursors: dict[tuple[str, str], bytes] = {}
-        self._breaker = CircuitBreaker(failure_threshold=FAILURES_MAX, recovery_timeout=PAUSE_SECONDS, clock=clock)
+        self.outside = Outside("bus", CircuitBreaker(FAILURES_MAX, PAUSE_SECONDS, clock=clock))
         self._clock, self._rng = clock, rng
         self._bounds = {DEAD_LETTER_STREAM: dead_letters_max}
         self._heads: dict[str, bytes] = {}
@@ -250,16 +250,17 @@ class RedisBroker:
         return reader
 
     async def _write(self, request: bytes, replies: int) -> list[Any]:
-        if not self._breaker.allow_request():
+        breaker = self.outside.breaker
+        if not breaker.allow_request():
             raise BrokerError(f"bus: failed {FAILURES_MAX} times, tried again after {PAUSE_SECONDS:g} s")
         try:
             answer = await self._retried(
                 WRITE_TRIES_MAX, lambda: self._write_link.call(request, replies, self._timeout)
             )
         except BaseException:  # a cancelled probe must not leave the breaker waiting for its answer
-            self._breaker.record_failure()
+            breaker.record_failure()
             raise
-        self._breaker.record_success()
+        breaker.record_success()
         return answer
 
     async def _query(
@@ -269,7 +270,14 @@ class RedisBroker:
         return await self._retried(READ_TRIES_MAX, lambda: chosen.call(request, replies, wait))
 
     async def _retried[R](self, tries_max: int, attempt: Callable[[], Awaitable[R]]) -> R:
-        trying = retry_with_backoff(tries_max, RETRY_SECONDS_BASE, RETRY_SECONDS_MAX, clock=self._clock, rng=self._rng)
+        trying = retry_with_backoff(
+            tries_max,
+            RETRY_SECONDS_BASE,
+            RETRY_SECONDS_MAX,
+            clock=self._clock,
+            rng=self._rng,
+            on_retry=self.outside.retried,
+        )
         return await trying(attempt)()
 
     async def _count_after(self, stream: bytes, last_id: bytes) -> int:

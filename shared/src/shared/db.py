@@ -20,6 +20,7 @@ from shared.db_rows import Conflict, Row
 from shared.db_url import parse_database_url
 from shared.errors import ConfigError, DatabaseError
 from shared.models import Candle, Order, OrderStatus, Signal, from_milliseconds
+from shared.resilience import Outside
 from shared.sa_models import Base, StampRow
 
 __all__ = ["CandleWrite", "Conflict", "Database", "EngineOptions", "OutboxMessage"]
@@ -47,7 +48,7 @@ class Database:
         self._target = parse_database_url(database_url)
         self._clock = clock or SystemClock()
         self._random = seeded_random()
-        self._connections = Connections(self._target, options or EngineOptions(durable=durable))
+        self._connections = Connections(self._target, options or EngineOptions(durable=durable), self._clock)
         self._migrations_path = migrations_path
 
     def __repr__(self) -> str:
@@ -60,6 +61,11 @@ class Database:
     def dialect(self) -> str:
         """Return `sqlite` or `postgresql`."""
         return self._target.dialect
+
+    @property
+    def outside(self) -> Outside:
+        """Return the breaker of connecting to a server, and how often that was done again."""
+        return self._connections.outside
 
     async def connect(self) -> None:
         """Open the database, so that a wrong address is found now and not at the first use."""
@@ -99,6 +105,7 @@ class Database:
             except DatabaseError as error:
                 if not error.retryable or attempt == attempts_max:
                     raise
+                self.outside.retried()
             await self._clock.sleep(self._random.uniform(0, _BACKOFF_SECONDS * 2**attempt))
         raise AssertionError("attempts_max must be at least 1")
 

@@ -11,14 +11,18 @@ from typing import Any, NamedTuple
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, StaticPool
 
+from shared.clock import Clock
 from shared.db_faults import reaching, translated
 from shared.db_session import Session
 from shared.db_sqlite import READER, SqliteConnection, SqliteKind, checkpoint, writer
 from shared.db_url import DatabaseTarget
 from shared.errors import DatabaseUnavailable
+from shared.resilience import CircuitBreaker, Outside
 
 CONNECT_TIMEOUT_SECONDS = 10.0
 COMMITS_PER_CHECKPOINT = 250
+FAILURES_MAX = 5
+PAUSE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,9 @@ class EngineOptions:
 class Connections:
     """Hands out sessions; one `writing()` or `reading()` is one transaction."""
 
-    def __init__(self, target: DatabaseTarget, options: EngineOptions) -> None:
+    def __init__(self, target: DatabaseTarget, options: EngineOptions, clock: Clock) -> None:
         self.target = target
+        self.outside = Outside("database", CircuitBreaker(FAILURES_MAX, PAUSE_SECONDS, clock=clock))
         self._options = options
         self._sqlite = _SqliteLanes(target, options) if target.is_sqlite else None
         self._holder: tuple[asyncio.Task[Any] | None, AsyncSession] | None = None
@@ -102,7 +107,7 @@ class Connections:
         with translated(self.target):
             session = Session(engine)
             try:
-                with reaching(self.target):
+                with self.outside.calling(DatabaseUnavailable, self._not_asked), reaching(self.target):
                     await session.connection(execution_options={"isolation_level": isolation} if isolation else None)
                 yield session
             finally:
@@ -128,6 +133,9 @@ class Connections:
                 f"{self.target}: another transaction of this process has not ended for "
                 f"{self._options.wait_seconds_max:g} s"
             ) from error
+
+    def _not_asked(self, reason: str) -> DatabaseUnavailable:
+        return DatabaseUnavailable(f"{self.target}: {reason}")
 
     def _own_session(self) -> AsyncSession | None:
         if self._holder is None or self._holder[0] is not asyncio.current_task():

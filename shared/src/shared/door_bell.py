@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 
 from sqlalchemy import delete, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
 from structlog.stdlib import BoundLogger
 
 from shared.broker_port import REASON_LENGTH_MAX, Broker, Message
@@ -15,11 +16,13 @@ from shared.db import Database
 from shared.errors import BrokerError, DatabaseError
 from shared.events import WATERMARK_STREAM, Event, Watermark
 from shared.metrics import ServiceMetrics
-from shared.sa_models import DeadLetterRow
+from shared.resilience import Backoff
+from shared.sa_models import DeadLetterRow, InboxRow
 
 WAIT_MS_MAX = 500
 MESSAGES_MAX = 1_000
-RETRY_SECONDS = 1.0
+RETRY_SECONDS_BASE = 0.5
+RETRY_SECONDS_MAX = 5.0
 DEAD_LETTERS_MAX = 10_000
 PAYLOAD_CHARACTERS_MAX = 4_000
 TURN_SECONDS_MAX = 60.0
@@ -62,6 +65,7 @@ class DoorBell:
 
         A database or bus that is away is waited for; any other fault ends the service.
         """
+        backoff = Backoff(RETRY_SECONDS_BASE, RETRY_SECONDS_MAX)
         while not stop.is_set():
             self._turned_at = self._clock.monotonic()
             try:
@@ -70,13 +74,15 @@ class DoorBell:
                 await self.ack()
                 if not handled:
                     await self.wait()
+                backoff.reset()
             except (DatabaseError, BrokerError) as error:
                 if not error.retryable:
                     raise
-                self._trouble = str(error)
+                wait, self._trouble = backoff.next_seconds(error), str(error)
                 self._metrics.error(error)
-                self._log.warning("service.waits", error=self._trouble)
-                await self._clock.sleep(RETRY_SECONDS)
+                self._metrics.retry("database" if isinstance(error, DatabaseError) else "bus")
+                self._log.warning("service.waits", error=self._trouble, retry_seconds=round(wait, 3))
+                await self._clock.sleep(wait)
 
     def check(self, watermark: datetime | None) -> tuple[bool, str]:
         """Return whether the service's loop turns, and how far it has come or what holds it up."""
@@ -113,8 +119,31 @@ class DoorBell:
         except BrokerError as error:
             self._metrics.error(error)
 
-    async def _put_aside(self, messages: Sequence[Message]) -> None:
+    async def _put_aside(self, heard: Sequence[Message]) -> None:
+        """Put messages on record as dead letters, once: what was killed before it acknowledged hears them again."""
         now = self._clock.now()
+        async with self._database.get_session() as session:
+            messages = await self._first_heard(session, heard, now)
+            if messages:
+                await self._record(session, messages, now)
+        for message in messages:
+            self._metrics.dead_letter(message.stream)
+            await self._broker.dead_letter(message, self.group, message.error or "")
+        if messages:
+            self._log.warning("bus.unreadable", messages=len(messages), first=messages[0].error)
+
+    async def _first_heard(self, session: AsyncSession, messages: Sequence[Message], now: datetime) -> list[Message]:
+        """Return those that this consumer has not handled before, and note them in its inbox."""
+        names = {f"{message.stream}/{message.id}": message for message in messages}
+        row = InboxRow
+        known = select(row.msg_id).where(row.consumer == self.group, row.msg_id.in_(list(names)))
+        for name in await session.scalars(known):
+            names.pop(name)
+        rows = [{"consumer": self.group, "msg_id": name, "received_at": now} for name in names]
+        await self._database.insert_rows(session, InboxRow, rows, ignore_conflicts=True)
+        return list(names.values())
+
+    async def _record(self, session: AsyncSession, messages: Sequence[Message], now: datetime) -> None:
         rows = [
             {
                 "id": derived_id("dead_letter", self.group, message.stream, message.id),
@@ -127,17 +156,12 @@ class DoorBell:
             }
             for message in messages
         ]
-        async with self._database.get_session() as session:
-            await self._database.insert_rows(session, DeadLetterRow, rows, ignore_conflicts=True)
-            row = DeadLetterRow
-            count = (await session.execute(select(func.count()).select_from(row))).scalar_one()
-            if count > self._dead_letters_max:
-                oldest = select(row.id).order_by(row.recorded_at, row.id).limit(count - self._dead_letters_max)
-                await session.execute(delete(row).where(row.id.in_(oldest)))
-        for message in messages:
-            self._metrics.dead_letter(message.stream)
-            await self._broker.dead_letter(message, self.group, message.error or "")
-        self._log.warning("bus.unreadable", messages=len(messages), first=rows[0]["reason"])
+        await self._database.insert_rows(session, DeadLetterRow, rows, ignore_conflicts=True)
+        row = DeadLetterRow
+        count = (await session.execute(select(func.count()).select_from(row))).scalar_one()
+        if count > self._dead_letters_max:
+            oldest = select(row.id).order_by(row.recorded_at, row.id).limit(count - self._dead_letters_max)
+            await session.execute(delete(row).where(row.id.in_(oldest)))
 
 
 def _storable(text: str, characters_max: int) -> str:

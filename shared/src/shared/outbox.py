@@ -23,6 +23,7 @@ from shared.db import Database
 from shared.db_rows import dialect_of, driver_values
 from shared.db_session import fetch, numbered
 from shared.errors import BrokerError, DatabaseUnavailable
+from shared.resilience import Backoff
 from shared.sa_models import OutboxRow
 
 _FAR = timedelta(days=365)
@@ -63,7 +64,9 @@ class OutboxRelay:
         self._broker = broker
         self._topics = tuple(topics)
         self._clock = clock or SystemClock()
-        self._rng = rng or seeded_random()
+        self._backoff = Backoff(
+            self.limits.backoff_seconds_base, self.limits.backoff_seconds_max, rng=rng or seeded_random()
+        )
         self._kick = asyncio.Event()
         self._resend_before: datetime | None = self._clock.now() + _FAR  # a first pass: who knows what the bus has
         self._failures = 0
@@ -94,6 +97,7 @@ class OutboxRelay:
                 continue
             if self._failures:
                 self._log.info("outbox.connected_again", failures=self._failures)
+                self._backoff.reset()
             self._failures, self.is_connected = 0, True
             if sent == 0:
                 await self._wait(self.limits.poll_seconds, stop, self._kick)
@@ -179,9 +183,8 @@ class OutboxRelay:
         if self._failures == 0:
             self._log.warning("outbox.waiting", reason=str(error))
         self.is_connected = False
-        ceiling = self.limits.backoff_seconds_base * 2 ** min(self._failures, 16)
         self._failures += 1
-        await self._wait(self._rng.uniform(0.5, 1.0) * min(ceiling, self.limits.backoff_seconds_max), stop)
+        await self._wait(self._backoff.next_seconds(error), stop)
 
     async def _wait(self, seconds: float, *events: asyncio.Event) -> None:
         """Return when an event is set or `seconds` of the clock have passed."""

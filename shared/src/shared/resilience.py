@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import math
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import Protocol
 
@@ -170,6 +171,29 @@ class Outside:
     def retried(self, *_: object) -> None:
         """Count a call that is made again; fits `on_retry`."""
         self.retry_count += 1
+
+    @contextmanager
+    def calling(self, failure: type[Exception], refused: Callable[[str], Exception]) -> Iterator[None]:
+        """Make one call inside, if the breaker allows it: `failure` counts as one, any other error is an answer.
+
+        A call that is not made raises what `refused` makes of the reason.
+        """
+        if not self.breaker.allow_request():
+            wait = self.breaker.retry_in_seconds
+            raise refused(f"not asked, as it kept failing; the next try is in {wait:.1f} s")
+        try:
+            yield
+        except failure:
+            self.breaker.record_failure()
+            raise
+        except Exception:
+            self.breaker.record_success()
+            raise
+        except BaseException:  # cut off from our side: a probe must not leave the breaker waiting for its answer
+            if self.breaker.state is not CircuitState.CLOSED:
+                self.breaker.record_failure()
+            raise
+        self.breaker.record_success()
 
 
 class Backoff:

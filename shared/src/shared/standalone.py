@@ -146,7 +146,12 @@ async def open_parts(settings: Settings, service: str) -> AsyncIterator[Opened]:
         notifier = await stack.enter_async_context(open_notifier(settings, service, metrics))
         stack.enter_context(running_metrics(metrics))
         sights = Sights(
-            database=database, broker=broker, clock=clock, health=health, notifier=notifier, outsides=[notifier.outside]
+            database=database,
+            broker=broker,
+            clock=clock,
+            health=health,
+            notifier=notifier,
+            outsides=[notifier.outside, broker.outside, database.outside],
         )
         await stack.enter_async_context(observing(Observer(service, settings, metrics, sights)))
         parts = ServiceParts(database, broker, notifier, health, metrics, clock, log)
