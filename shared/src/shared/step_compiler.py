@@ -21,16 +21,16 @@ from typing import Any
 
 from shared.errors import PluginError
 from shared.step_cache import cache_directory, load_generated
-from shared.step_definitions import STEP_NAME, borrowed, definitions, loop_definitions, strategy_step
+from shared.step_definitions import STEP_NAME, definitions, loop_definitions, record_at, strategy_step
 
 __all__ = [
-    "borrowed",
     "cache_directory",
     "compiled",
     "load_loops",
     "load_step",
     "loops_source",
     "prepare",
+    "record_at",
     "step_source",
     "strategy_step",
 ]

@@ -51,25 +51,23 @@ def loop_definitions(loops: Iterable[Callable[..., Any]], prefix: str) -> list[s
     return list(collector.emitted.values())
 
 
-def borrowed[T](array: T) -> T:
-    """Return an array whose owner is somebody else: passing it on in machine code then counts no references.
+def record_at[T](first: T, index: int) -> T:
+    """Return the record so many places after `first` in the array that holds it, which the caller keeps alive.
 
-    Counting is an atomic write, which waits for everything written before. The caller keeps the array alive.
+    In machine code a record is one pointer; an array is eight numbers and a count of its owners, which is an atomic
+    write at every call it is passed to.
     """
-    return array
+    raise AssertionError("a loop runs in its generated module only")
 
 
-BORROWED = """
-from numba.extending import intrinsic as loop_intrinsic
+RECORD_AT = """
+from numba.extending import intrinsic as NAME_intrinsic
 
-@loop_intrinsic
-def loop_borrowed(typing_context, array):
+@NAME_intrinsic
+def NAME(typing_context, first, index):
     def lower(context, builder, signature, arguments):
-        given = context.make_array(array)(context, builder, value=arguments[0])
-        given.meminfo = given.meminfo.type(None)
-        given.parent = given.parent.type(None)
-        return given._getvalue()
-    return array(array), lower
+        return builder.gep(arguments[0], [arguments[1]])
+    return first(first, index), lower
 """
 
 
@@ -107,8 +105,8 @@ class _Collector:
         """Emit one global that a function reads (a function, a number, an IntEnum, math or numpy); return its name."""
         if value is strategy_step:
             return STEP_NAME
-        if value is borrowed:
-            self.emitted[name] = BORROWED.replace("loop_", self._prefix)
+        if value is record_at:
+            self.emitted[name] = RECORD_AT.replace("NAME", self._prefix + name)
             return self._prefix + name
         called = self._prefix + name
         if isinstance(value, FunctionType) or hasattr(value, "py_func"):

@@ -7,6 +7,7 @@ from typing import Any
 from backtester.compiled.layout import BUY_SIDE, BY_TARGET, INSUFFICIENT_CASH
 from backtester.compiled.ledger import cash_after_purchase, paid_price, pair, settle
 from backtester.compiled.money import UNIT, is_less, price_units, quantity_of, times
+from shared.step_compiler import record_at
 
 MONEY_MARGIN = 1e-9  # floats may be off by so much of the account, a chunk's many thousand roundings included
 PRODUCT_MARGIN = 1e-13  # and by so much after a few multiplications
@@ -60,8 +61,8 @@ def buy(terms: Any, book: Any, ledger: Any, entries: Any, lines: Any, prices: tu
     if cash < margin and (cash < -margin or not is_covered(terms, book, ledger, entries, lines, market)):
         book.declined[INSUFFICIENT_CASH] += 1
         return
-    held = book.held + quantity
-    book.average = (book.held * book.average + spent) / held
+    if terms.has_stop or terms.has_target:
+        book.average = (book.held * book.average + spent) / (book.held + quantity)
     if book.depth == 0:
         book.high_water = price
         book.candle_high = 0.0
@@ -69,7 +70,7 @@ def buy(terms: Any, book: Any, ledger: Any, entries: Any, lines: Any, prices: tu
     book.cash = cash
     book.held_steps += book.order_steps
     book.held = book.held_steps * terms.step_size
-    entries[book.depth].steps = book.order_steps
+    record_at(entries, book.depth).steps = book.order_steps
     book.depth += 1
     note(book, lines, market, price, fee)
     if terms.is_received:
@@ -109,7 +110,7 @@ def close_newest(terms: Any, book: Any, ledger: Any, entries: Any, lines: Any, p
     """Close entries from the newest back by the order's steps; what is left of one may be dust."""
     left = book.order_steps
     while book.depth > 0 and left > 0:
-        newest = entries[book.depth - 1].steps
+        newest = record_at(entries, book.depth - 1).steps
         rest = newest - left
         left -= newest
         is_ended = rest <= 0
@@ -123,12 +124,12 @@ def close_newest(terms: Any, book: Any, ledger: Any, entries: Any, lines: Any, p
         if is_ended:
             book.depth -= 1
         else:
-            entries[book.depth - 1].steps = rest
+            record_at(entries, book.depth - 1).steps = rest
 
 
 def note(book: Any, lines: Any, market: float, price: float, fee: float) -> None:
     """Write one line of the trade list."""
-    line = lines[book.trades]
+    line = record_at(lines, book.trades)
     line.row = book.row
     line.time = book.time
     line.side = book.order_side

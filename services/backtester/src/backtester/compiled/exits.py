@@ -17,6 +17,7 @@ from backtester.compiled.ledger import (
     trailing_level,
 )
 from backtester.compiled.money import UNIT, Money, is_less, price_units, quantity_of, sellable_steps
+from shared.step_compiler import record_at
 
 NEAR = 1e-9  # a price this near to a level, as a part of it, is compared exactly
 NEVER = 1e308
@@ -91,7 +92,7 @@ def sell_out(terms: Any, book: Any, ledger: Any, entries: Any, lines: Any, met: 
     else:
         book.time = book.order_time
         paid = paid_price(terms, level, False)[0] / UNIT
-        put(lines[book.trades].exact_market, level)
+        put(record_at(lines, book.trades).exact_market, level)
         book.is_level = 1
         sell(terms, book, ledger, entries, lines, (level[0] / UNIT, paid))
         book.is_level = 0

@@ -24,6 +24,7 @@ from backtester.compiled.money import (
     times,
     whole,
 )
+from shared.step_compiler import record_at
 
 
 def pair(amount: Any) -> Money:
@@ -90,7 +91,7 @@ def settle(terms: Any, ledger: Any, entries: Any, lines: Any, count: int) -> Non
     The line of a protective order that sold at its level already holds that level.
     """
     for place in range(ledger.settled, count):
-        line = lines[place]
+        line = record_at(lines, place)
         if line.is_level == 0:
             put(line.exact_market, price_units(line.market))
         market = pair(line.exact_market)
@@ -134,7 +135,7 @@ def book_purchase(terms: Any, ledger: Any, entries: Any, quantity: Money, price:
     if ledger.depth == 0 or is_less(pair(ledger.fill_high), price):
         put(ledger.fill_high, price)
     put(ledger.held, held)
-    put(entries[ledger.depth].quantity, base)
+    put(record_at(entries, ledger.depth).quantity, base)
     ledger.depth += 1
     return fee
 
@@ -148,11 +149,11 @@ def book_sale(terms: Any, ledger: Any, entries: Any, sale: tuple[Money, Money, M
     put(ledger.held, minus(pair(ledger.held), quantity))
     left = quantity
     while ledger.depth > 0 and left[0] > 0.0:
-        newest = pair(entries[ledger.depth - 1].quantity)
+        newest = pair(record_at(entries, ledger.depth - 1).quantity)
         rest = minus(newest, left)
         left = minus(left, newest)
         if rest[0] > 0.0 and not is_dust(terms, rest, price):
-            put(entries[ledger.depth - 1].quantity, rest)
+            put(record_at(entries, ledger.depth - 1).quantity, rest)
         else:
             ledger.depth -= 1
     if ledger.depth == 0:

@@ -18,7 +18,7 @@ from backtester.compiled.exits import close_at_end, guard_above, guard_below, le
 from backtester.compiled.layout import BUY_SIDE, BY_END, BY_SIGNAL, GAP, NONE, SELL_SIDE
 from backtester.compiled.ledger import settle
 from backtester.compiled.sizing import buy_steps, decline, sell_steps
-from shared.step_compiler import borrowed, strategy_step
+from shared.step_compiler import strategy_step
 
 BUY_ACTION = 1
 
@@ -54,8 +54,10 @@ def decide(terms: Any, book: Any, ledger: Any, entries: Any, lines: Any, close: 
 def feed(states: Any, values: Any, candles: Any, first: int, last: int) -> None:
     """Step over candles without trading: history, or the way to the candle of a signal."""
     open_time, open, high, low, close, volume = candles
+    open_time, open, high, low = open_time[first:last], open[first:last], high[first:last], low[first:last]
+    close, volume = close[first:last], volume[first:last]
     state, params = states[0], values[0]
-    for row in range(first, last):
+    for row in range(len(close)):
         state.candle_count += 1
         strategy_step(state, params, open_time[row], open[row], high[row], low[row], close[row], volume[row])
 
@@ -63,14 +65,15 @@ def feed(states: Any, values: Any, candles: Any, first: int, last: int) -> None:
 def run_plain(states: Any, values: Any, candles: Any, desk: Any, equity: Any, first: int, last: int) -> None:
     """Run a strategy without protective orders."""
     open_time, open, high, low, close, volume = candles
-    rules, books, ledgers, entries, lines = desk
-    entries, lines = borrowed(entries), borrowed(lines)
-    state, params, terms, book, ledger = states[0], values[0], rules[0], books[0], ledgers[0]
-    speaking = terms.first_speaking
+    open_time, open, high, low = open_time[first:last], open[first:last], high[first:last], low[first:last]
+    close, volume, equity = close[first:last], volume[first:last], equity[first:last]
+    state, params = states[0], values[0]
+    terms, book, ledger, entries, lines = desk[0][0], desk[1][0], desk[2][0], desk[3][0], desk[4][0]
+    speaking = terms.first_speaking - first
     cash, held, waiting = book.cash, book.held, book.order_side != NONE
-    for row in range(first, last):
+    for row in range(len(close)):
         if waiting:
-            book.row = row
+            book.row = first + row
             book.time = open_time[row]
             fill_waiting(terms, book, ledger, entries, lines, open[row])
             cash, held, waiting = book.cash, book.held, False
@@ -78,7 +81,7 @@ def run_plain(states: Any, values: Any, candles: Any, desk: Any, equity: Any, fi
         state.candle_count += 1
         action = strategy_step(state, params, open_time[row], open[row], high[row], low[row], close[row], volume[row])
         if action != 0 and row >= speaking:
-            book.row = row
+            book.row = first + row
             book.time = open_time[row]
             book.order_side = BUY_SIDE if action == BUY_ACTION else SELL_SIDE
             decide(terms, book, ledger, entries, lines, close[row])
@@ -89,22 +92,23 @@ def run_plain(states: Any, values: Any, candles: Any, desk: Any, equity: Any, fi
 def run_guarded(states: Any, values: Any, candles: Any, desk: Any, equity: Any, first: int, last: int) -> None:
     """Run a strategy with a stop, a trailing stop or a target."""
     open_time, open, high, low, close, volume = candles
-    rules, books, ledgers, entries, lines = desk
-    entries, lines = borrowed(entries), borrowed(lines)
-    state, params, terms, book, ledger = states[0], values[0], rules[0], books[0], ledgers[0]
-    speaking, is_trailing = terms.first_speaking, terms.has_trailing != 0
+    open_time, open, high, low = open_time[first:last], open[first:last], high[first:last], low[first:last]
+    close, volume, equity = close[first:last], volume[first:last], equity[first:last]
+    state, params = states[0], values[0]
+    terms, book, ledger, entries, lines = desk[0][0], desk[1][0], desk[2][0], desk[3][0], desk[4][0]
+    speaking, is_trailing = terms.first_speaking - first, terms.has_trailing != 0
     cash, held, waiting = book.cash, book.held, book.order_side != NONE
     below, above = guard_below(terms, book), guard_above(terms, book)
-    for row in range(first, last):
+    for row in range(len(close)):
         if waiting:
-            book.row = row
+            book.row = first + row
             book.time = open_time[row]
             fill_waiting(terms, book, ledger, entries, lines, open[row])
             cash, held, waiting = book.cash, book.held, False
             below, above = guard_below(terms, book), guard_above(terms, book)
         has_left = False
         if low[row] <= below or high[row] >= above:
-            book.row = row
+            book.row = first + row
             book.time = open_time[row]
             has_left = leave(terms, book, ledger, entries, lines, (open[row], high[row], low[row]))
             cash, held = book.cash, book.held
@@ -116,7 +120,7 @@ def run_guarded(states: Any, values: Any, candles: Any, desk: Any, equity: Any, 
         state.candle_count += 1
         action = strategy_step(state, params, open_time[row], open[row], high[row], low[row], close[row], volume[row])
         if action != 0 and row >= speaking:
-            book.row = row
+            book.row = first + row
             book.time = open_time[row]
             book.order_side = BUY_SIDE if action == BUY_ACTION else SELL_SIDE
             decide(terms, book, ledger, entries, lines, close[row])
@@ -127,8 +131,7 @@ def run_guarded(states: Any, values: Any, candles: Any, desk: Any, equity: Any, 
 
 def finish(desk: Any, is_closed: bool, row: int, close: float) -> float:
     """Settle the ledger, selling what is held at the last close when asked to; return the equity it leaves."""
-    rules, books, ledgers, entries, lines = desk
-    terms, book, ledger = rules[0], books[0], ledgers[0]
+    terms, book, ledger, entries, lines = desk[0][0], desk[1][0], desk[2][0], desk[3][0], desk[4][0]
     if is_closed:
         book.row = row
         book.order_purpose = BY_END

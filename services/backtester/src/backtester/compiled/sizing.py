@@ -36,6 +36,7 @@ from backtester.compiled.money import (
     times,
     whole,
 )
+from shared.step_compiler import record_at
 
 HUNDRED = 100.0
 PERCENT_INVERSE_HIGH, PERCENT_INVERSE_LOW = 1e-20, 5.484672854579043e-37  # together 10^-20
@@ -64,7 +65,7 @@ def sell_steps(terms: Any, book: Any, ledger: Any, entries: Any, close: float) -
         if terms.max_entries == 0:
             steps = min(steps, terms.signal_steps)
         elif terms.max_entries > 1 and book.depth > 0:
-            steps = min(steps, entries[book.depth - 1].steps)
+            steps = min(steps, record_at(entries, book.depth - 1).steps)
     if steps == 0 or is_worthless(terms, steps, close):
         return decline(book, DUST if book.depth > 0 else NOTHING_HELD)
     return int(steps)
@@ -77,7 +78,7 @@ def wanted_sale(terms: Any, ledger: Any, entries: Any) -> Money:
     if terms.max_entries == 0:
         wanted = pair(terms.signal_quantity)
     elif terms.max_entries > 1 and ledger.depth > 0:
-        wanted = pair(entries[ledger.depth - 1].quantity)
+        wanted = pair(record_at(entries, ledger.depth - 1).quantity)
     return wanted if is_less(wanted, held) else held
 
 
