@@ -28,13 +28,15 @@ from shared.journal import note_candles
 from shared.live_history import LOADING, live_from_cursor, live_from_value
 from shared.metrics import ServiceMetrics
 from shared.models import Candle, from_milliseconds, to_milliseconds
+from shared.resilience import Backoff
 from shared.sa_models import CursorRow
 
 WATERMARK_CURSOR = "collector/watermark"
 END_CURSOR = "collector/end"
 FEED_CURSOR = "collector/feed"
 CANDLES_CURSOR = "collector/candles"
-RETRY_SECONDS = 1.0
+RETRY_SECONDS_BASE = 0.5
+RETRY_SECONDS_MAX = 5.0
 BUSY_SECONDS_MAX = 60.0
 LIVE_JUMP_FACTOR_MAX = Decimal("1.5")
 
@@ -184,15 +186,18 @@ class Collector:
 
     async def _insist[T](self, work: Callable[[], Awaitable[T]], stop: asyncio.Event) -> T | None:
         """Run `work` until it succeeds: what is away is waited for; None when `stop` came first."""
+        backoff = Backoff(RETRY_SECONDS_BASE, RETRY_SECONDS_MAX)
         while not stop.is_set():
             try:
                 return await work()
             except DatabaseError as error:
                 if not error.retryable:
                     raise
+                wait = backoff.next_seconds(error)
                 self._metrics.error(error)
-                self._log.warning("collector.waits", error=str(error), retry_seconds=RETRY_SECONDS)
-            await self._clock.sleep(RETRY_SECONDS)
+                self._metrics.retry("database")
+                self._log.warning("collector.waits", error=str(error), retry_seconds=round(wait, 3))
+            await self._clock.sleep(wait)
         return None
 
     async def _begin(self) -> ResumePoint:
@@ -249,6 +254,7 @@ class Collector:
             history_candles=self._config.history_candles,
             history_by_stream=self._config.history_by_stream,
             loading=self._loading,
+            compare_seconds=self._config.compare_seconds,
             batch_candles_max=self._config.batch_candles_max,
         )
         return ContiguousFeed(self._live, self._clock, self._log, rules).batches(resume)
