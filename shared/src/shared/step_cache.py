@@ -6,6 +6,7 @@ import functools
 import hashlib
 import importlib.util
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -14,12 +15,17 @@ from types import ModuleType
 from shared.errors import PluginError
 
 CACHE_VARIABLE = "TRADING_CACHE"
+MODULE_PREFIX = "trading_step_"
+
+
+def module_name(text: str) -> str:
+    """Return the name of the module that `text` is: its own hash."""
+    return f"{MODULE_PREFIX}{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 
 def load_generated(text: str) -> ModuleType:
     """Import generated `text` from its file in the cache, writing it first when it is new."""
-    digest = hashlib.sha256(text.encode()).hexdigest()[:32]
-    name = f"trading_step_{digest}"
+    name = module_name(text)
     if name in sys.modules:
         return sys.modules[name]
     path = _stored(f"{name}.py", text)
@@ -34,6 +40,14 @@ def load_generated(text: str) -> ModuleType:
         del sys.modules[name]
         raise
     return module
+
+
+def forget_compiled(path: Path) -> None:
+    """Throw the machine code of a generated module away, and that of those it imports."""
+    imported = re.findall(rf"^from ({MODULE_PREFIX}\w+) import", path.read_text(encoding="utf-8"), re.MULTILINE)
+    for name in {path.stem, *imported}:
+        for stored in (path.parent / "__pycache__").glob(f"{name}.*"):
+            stored.unlink(missing_ok=True)
 
 
 def cache_directory() -> Path:

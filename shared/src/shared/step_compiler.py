@@ -20,12 +20,14 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from shared.errors import PluginError
-from shared.step_cache import cache_directory, load_generated
+from shared.step_cache import cache_directory, forget_compiled, load_generated, module_name
 from shared.step_definitions import STEP_NAME, definitions, loop_definitions, record_at, strategy_step
 
 __all__ = [
+    "base_source",
     "cache_directory",
     "compiled",
+    "load_base",
     "load_loops",
     "load_step",
     "loops_source",
@@ -73,18 +75,28 @@ def load_step(step: Callable[..., int]) -> ModuleType:
     return load_generated(step_source(step))
 
 
+type Functions = tuple[Callable[..., Any], ...]
+
+
 @functools.cache
-def loops_source(step: Callable[..., int], loops: tuple[Callable[..., Any], ...]) -> str:
+def loops_source(step: Callable[..., int], loops: Functions, base: Functions = ()) -> str:
     """Return the text of the module that holds `step` and loops over it: equal text means equal behaviour."""
-    return "\n".join([step_source(step), *_loop_texts(loops)])
+    return "\n".join([step_source(step), *_loop_texts(loops, base)])
 
 
 @functools.cache
-def _loop_texts(loops: tuple[Callable[..., Any], ...]) -> tuple[str, ...]:
-    return tuple(loop_definitions(loops, LOOP_PREFIX))
+def base_source(base: Functions) -> str:
+    """Return the text of the module of functions that no step is part of."""
+    return "\n".join([_head(), *loop_definitions(base, LOOP_PREFIX)])
 
 
-def load_loops(step: Callable[..., int], loops: tuple[Callable[..., Any], ...]) -> SimpleNamespace:
+@functools.cache
+def _loop_texts(loops: Functions, base: Functions) -> tuple[str, ...]:
+    imported = dict.fromkeys(base, module_name(base_source(base))) if base else {}
+    return tuple(loop_definitions(loops, LOOP_PREFIX, imported))
+
+
+def load_loops(step: Callable[..., int], loops: Functions, base: Functions = ()) -> SimpleNamespace:
     """Return the machine-code forms of `loops` over `step`, each under its own name.
 
     Parameters
@@ -94,6 +106,9 @@ def load_loops(step: Callable[..., int], loops: tuple[Callable[..., Any], ...]) 
     loops : tuple of callable
         Plain functions of numbers, arrays and records that call `strategy_step(state, params, open_time, open, high,
         low, close, volume)` once a candle, after adding 1 to `state.candle_count`. What they call is found by itself.
+    base : tuple of callable, optional
+        What of it is to be compiled once for all strategies, in a module of its own. The text of the loops' module
+        names that one by its hash, so an edited function is never served stale here either.
 
     Returns
     -------
@@ -106,8 +121,18 @@ def load_loops(step: Callable[..., int], loops: tuple[Callable[..., Any], ...]) 
     PluginError
         If the step or a loop uses what has no compiled form.
     """
-    module = load_generated(loops_source(step, loops))
-    return SimpleNamespace(**{loop.__name__: getattr(module, LOOP_PREFIX + loop.__name__) for loop in loops})
+    if base:
+        load_base(base)
+    return _functions_of(load_generated(loops_source(step, loops, base)), loops)
+
+
+def load_base(base: Functions) -> SimpleNamespace:
+    """Return the machine-code forms of functions that are compiled once for all strategies, each under its own name."""
+    return _functions_of(load_generated(base_source(base)), base)
+
+
+def _functions_of(module: ModuleType, functions: Functions) -> SimpleNamespace:
+    return SimpleNamespace(**{each.__name__: getattr(module, LOOP_PREFIX + each.__name__) for each in functions})
 
 
 def prepare(call: Callable[..., Any], *arguments: Any) -> None:
@@ -122,16 +147,16 @@ def prepare(call: Callable[..., Any], *arguments: Any) -> None:
             f"the step has no compiled form: {told[-1] if told else error!r}; correct the step"
         ) from error
     except (EOFError, pickle.UnpicklingError, ValueError, ImportError, LookupError, AttributeError):
-        path = Path(call.__code__.co_filename)
-        for stored in (path.parent / "__pycache__").glob(f"{path.stem}.*"):
-            stored.unlink(missing_ok=True)
+        forget_compiled(Path(call.__code__.co_filename))
         call(*arguments)
 
 
 @functools.cache
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the machine-code form of one plain function of numbers and arrays (array twins of the indicators)."""
-    module = load_generated("\n".join([_head(), *loop_definitions([function], LOOP_PREFIX)]))
+def compiled(function: Callable[..., Any], base: Functions = ()) -> Callable[..., Any]:
+    """Return the machine-code form of one plain function of numbers and arrays; `base` as in `load_loops`."""
+    if base:
+        load_base(base)
+    module = load_generated("\n".join([_head(), *_loop_texts((function,), base)]))
     result: Callable[..., Any] = getattr(module, LOOP_PREFIX + function.__name__)
     return result
 

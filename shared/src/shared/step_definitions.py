@@ -11,9 +11,9 @@ import inspect
 import linecache
 import math
 import textwrap
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import EnumType, IntEnum
-from types import CodeType, FunctionType, ModuleType
+from types import CodeType, FunctionType, MappingProxyType, ModuleType
 from typing import Any
 
 from shared.errors import PluginError
@@ -39,13 +39,16 @@ def definitions(roots: Iterable[Callable[..., Any]]) -> list[str]:
     return list(collector.emitted.values())
 
 
-def loop_definitions(loops: Iterable[Callable[..., Any]], prefix: str) -> list[str]:
+def loop_definitions(
+    loops: Iterable[Callable[..., Any]], prefix: str, imported: Mapping[Callable[..., Any], str] = MappingProxyType({})
+) -> list[str]:
     """Return the same for loops over a step; every name begins with `prefix`, so that no strategy's name is taken.
 
-    A loop calls `strategy_step`; it is cached by itself, what it uses becomes part of it.
+    A loop calls `strategy_step`; it is cached by itself, what it uses becomes part of it, but for functions that are
+    `imported` from the generated module that the mapping names.
     """
     roots = [_plain(loop) for loop in loops]
-    collector = _Collector(prefix, frozenset(root.__name__ for root in roots))
+    collector = _Collector(prefix, frozenset(root.__name__ for root in roots), imported)
     for root in roots:
         collector.add(root)
     return list(collector.emitted.values())
@@ -74,11 +77,17 @@ def NAME(typing_context, first, index):
 class _Collector:
     """Definitions by name in the order in which they can be executed."""
 
-    def __init__(self, prefix: str = "", cached: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        prefix: str = "",
+        cached: frozenset[str] = frozenset(),
+        imported: Mapping[Callable[..., Any], str] = MappingProxyType({}),
+    ) -> None:
         self.emitted: dict[str, str] = {}
         self._owners: dict[str, object] = {}
         self._prefix = prefix
         self._cached = cached
+        self._imported = imported
 
     def add(self, function: FunctionType) -> None:
         name = function.__name__
@@ -111,6 +120,11 @@ class _Collector:
         called = self._prefix + name
         if isinstance(value, FunctionType) or hasattr(value, "py_func"):
             function = _plain(value)
+            if function in self._imported:
+                self.emitted[name] = (
+                    f"from {self._imported[function]} import {self._prefix}{function.__name__} as {called}"
+                )
+                return called
             self.add(function)
             if function.__name__ != name:
                 self.emitted[name] = f"{called} = {self._prefix}{function.__name__}"

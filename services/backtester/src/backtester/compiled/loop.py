@@ -138,3 +138,7 @@ def finish(desk: Any, is_closed: bool, row: int, close: float) -> float:
         close_at_end(terms, book, ledger, entries, lines, close)
     settle(terms, ledger, entries, lines, book.trades)
     return float(book.cash + book.held * close)
+
+
+# compiled once for all strategies; a loop over a step calls these and what it needs of its own
+DESK = (fill_waiting, decide, leave, guard_below, guard_above, settle, finish)

@@ -12,16 +12,16 @@ import numpy.typing as npt
 
 from backtester.compiled.encoding import StepsOverflowError, encode_rules, opening_account, to_amount
 from backtester.compiled.layout import BUY_SIDE, BY_SIGNAL, ENTRY, trade_lines
-from backtester.compiled.loop import feed, finish, run_guarded, run_plain
+from backtester.compiled.loop import DESK, feed, run_guarded, run_plain
 from backtester.data import CandleData
 from backtester.options import BacktestOptions
 from shared.models import InstanceKey, OrderSide
-from shared.step_compiler import load_loops, prepare
+from shared.step_compiler import load_base, load_loops, prepare
 from shared.strategy import CompiledStrategy
 
 __all__ = ["CompiledRun", "LoopOutcome", "StepsOverflowError", "candle_arrays"]
 
-LOOPS = (feed, finish, run_plain, run_guarded)
+LOOPS = (feed, run_plain, run_guarded)
 CHUNK_ROWS = 1 << 18
 
 type Records = npt.NDArray[np.void]
@@ -55,7 +55,8 @@ class CompiledRun:
 
     def __init__(self, strategy: CompiledStrategy, balance: Decimal, options: BacktestOptions) -> None:
         self._strategy, self._balance, self._options = strategy, balance, options
-        self._loops = load_loops(type(strategy).step, LOOPS)
+        self._loops = load_loops(type(strategy).step, LOOPS, DESK)
+        self._finish = load_base(DESK).finish
 
     def rules(self, data: CandleData, fed: int) -> Records:
         """Return the rules of a run over `data` after `fed` candles of history."""
@@ -79,7 +80,7 @@ class CompiledRun:
         desk = (rules, *opening_account(self._balance), np.empty(1, ENTRY), trade_lines(1))
         prepare(self._loops.feed, states, values, candles, 0, 0)
         prepare(self._loop(rules), states, values, candles, desk, np.empty(0), 0, 0)
-        prepare(self._loops.finish, desk, False, 0, 1.0)
+        prepare(self._finish, desk, False, 0, 1.0)
 
     def _loop(self, rules: Records) -> Callable[..., None]:
         terms = rules[0]
@@ -112,7 +113,7 @@ class CompiledRun:
             loop(states, values, candles, desk, equity, begin, end)
             is_last = end == data.rows
             closing = is_last and self._options.close_at_end
-            equity[end - 1] = self._loops.finish(desk, closing, end - 1, float(data.close[end - 1]))
+            equity[end - 1] = self._finish(desk, closing, end - 1, float(data.close[end - 1]))
             if book["is_overflown"][0]:
                 raise StepsOverflowError("quantities of more steps than int64 counts")
             found.append(lines[: book["trades"][0]].copy())
