@@ -12,6 +12,7 @@ import ccxt.async_support as ccxt
 
 from shared.clock import Clock
 from shared.errors import ConfigError, RateLimited, VenueError, VenueUnavailable
+from shared.resilience import CircuitBreaker, Outside
 from shared.venue_markets import Market, find_markets
 
 TEXT_MAX: Final = 300
@@ -25,6 +26,7 @@ class CcxtExchange:
     """What a candle feed needs of an exchange; every error is one of ours."""
 
     def __init__(self, exchange: Any, clock: Clock) -> None:
+        self.outside = Outside(f"{exchange.id} rest", CircuitBreaker(clock=clock))
         self._exchange = exchange
         self._clock = clock
         self.offset = timedelta(0)  # the venue's clock less ours, as last measured
@@ -74,6 +76,10 @@ class CcxtExchange:
         await self._exchange.close()
 
     async def _call(self, method: str, *args: Any) -> Any:
+        with self.outside.calling(VenueUnavailable, lambda reason: VenueUnavailable(self.name, reason)):
+            return await self._ask(method, *args)
+
+    async def _ask(self, method: str, *args: Any) -> Any:
         try:
             return await getattr(self._exchange, method)(*args)
         except ccxt.BadSymbol as error:
