@@ -98,7 +98,7 @@ async def test_too_many_new_connections_are_turned_away(connect: Any) -> None:
 
 
 async def test_a_client_that_does_not_read_is_hung_up_on_and_others_hear_on(connect: Any) -> None:
-    rules = ExchangeOptions(speed=5000, connection=ConnectionRules(frames_waiting_max=10))
+    rules = ExchangeOptions(speed=5000, connection=ConnectionRules(frames_waiting_max=150))
     request = "GET /ws/btcusdt@depth/btcusdt@depth@100ms/btcusdt@depth@1000ms HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     request += "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     with socket.socket() as deaf:

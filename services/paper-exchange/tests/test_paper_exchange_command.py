@@ -53,12 +53,14 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 def test_it_prints_where_it_listens_serves_and_ends_on_sigterm(tmp_path: Path) -> None:
     (tmp_path / "btc.csv").write_text(CSV)
-    with started("--data", f"BTC/USDT:1m={tmp_path / 'btc.csv'}", "--speed", "60", "--history", "10") as (
+    with started("--data", f"BTC/USDT:1m={tmp_path / 'btc.csv'}", "--speed", "600", "--history", "10") as (
         process,
         base,
     ):
         with urlopen(f"{base}/api/v3/klines?symbol=BTCUSDT&interval=1m") as response:
             rows = json.load(response)
+        assert process.stdout is not None
+        assert "the recording is over" in process.stdout.readline()
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=20) == 0
     assert [row[1] for row in rows[:10]] == [f"{100 + minute}.00000000" for minute in range(10)]

@@ -231,3 +231,14 @@ async def test_the_simulated_market_of_one_seed_is_the_same_every_time(get: Any)
             seen.append([row[1:6] for row in rows[:50]])
     assert len(seen[0]) == 50
     assert seen[0] == seen[1] != seen[2]
+
+
+@pytest.mark.parametrize(("zone", "hours"), [("8", 8), ("+08:00", 8), ("-3:30", -3.5), ("0", 0)])
+async def test_days_begin_at_midnight_of_the_zone_asked_for(get: Any, zone: str, hours: float) -> None:
+    file = simulated_file(rows=1400)
+    async with exchange_of(file, history_candles=1399) as exchange:
+        _, days = await get(exchange, "klines", symbol="BTCUSDT", interval="1d", timeZone=zone)
+        _, minutes = await get(exchange, "klines", symbol="BTCUSDT", interval="1m", timeZone=zone)
+    assert {int(row[0] + hours * 3_600_000) % 86_400_000 for row in days} == {0}
+    assert sum(float(row[5]) for row in days) == pytest.approx(file.volume[:1399].sum(), rel=1e-2)
+    assert len(minutes) == 500

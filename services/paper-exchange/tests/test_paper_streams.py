@@ -188,3 +188,10 @@ async def test_events_come_in_microseconds_when_asked_for(connect: Any) -> None:
     assert event["k"]["t"] % 60_000_000 == 0
     assert event["k"]["T"] - event["k"]["t"] == 59_999_999
     assert event["E"] > 10**15
+
+
+async def test_a_day_of_the_eastern_zone_has_a_stream_of_its_own(connect: Any) -> None:
+    async with exchange_of(options=FAST) as exchange, connect(exchange, "/ws/btcusdt@kline_1d@+08:00") as socket:
+        candle = (await socket.receive_json(timeout=10))["k"]
+    assert (candle["i"], (candle["t"] + 8 * 3_600_000) % 86_400_000) == ("1d", 0)
+    assert candle["T"] - candle["t"] == 86_399_999

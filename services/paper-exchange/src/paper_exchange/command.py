@@ -111,4 +111,18 @@ async def _serve(exchange: PaperExchange) -> None:
         loop.add_signal_handler(number, stop.set)
     async with exchange.running() as urls:
         click.echo(f"paper-exchange: {urls.rest} and {urls.stream}")
-        await stop.wait()
+        parts = [asyncio.create_task(part) for part in (stop.wait(), _tell_end(exchange), exchange.broken())]
+        try:
+            while not stop.is_set():
+                done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+                for part in done:
+                    part.result()
+                    parts.remove(part)
+        finally:
+            for part in parts:
+                part.cancel()
+
+
+async def _tell_end(exchange: PaperExchange) -> None:
+    await exchange.over()
+    click.echo("paper-exchange: the recording is over; what it told can still be asked for")

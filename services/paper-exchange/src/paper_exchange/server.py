@@ -123,6 +123,15 @@ class PaperExchange:
         assert self._playing is not None, "the exchange was not started"
         await asyncio.shield(self._playing)
 
+    async def broken(self) -> None:
+        """Wait for ever; raises what ended a part of the exchange that must not end."""
+        assert self._playing is not None, "the exchange was not started"
+        parts = {*self._tasks, self._playing}
+        while parts:
+            done, parts = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+            for part in done:
+                part.result()
+
     def _moment(self) -> Moment:
         candle = max((market.candle_number for market in self.market.markets.values()), default=0)
         return Moment(candle, self.market.seconds())

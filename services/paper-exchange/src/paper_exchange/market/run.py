@@ -115,6 +115,7 @@ class MarketRun:
             if not self._due or self._due[0].at_ms > now_ms:
                 return
             due = heapq.heappop(self._due)
+            self._order[due.symbol].now_ms = due.at_ms
             if due.kind == _STEP:
                 self._step(due)
             elif due.kind == _CLOSE:
@@ -172,7 +173,9 @@ class MarketRun:
 
     def _close_made(self, due: _Due) -> None:
         market = self._order[due.symbol]
-        kline = market.finish(due.interval, due.at_ms)
+        if not any(listener.wants_kline(market, due.interval) for listener in self._listeners):
+            return
+        kline = market.closed_at(due.interval, due.at_ms)
         if kline is not None:
             self._tell(market, due.interval, kline, is_closed=True)
 

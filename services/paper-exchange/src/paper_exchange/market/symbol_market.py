@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
-from paper_exchange.market.intervals import INTERVALS, bucket, length_ms
+from paper_exchange.market.intervals import INTERVALS, STREAM_ZONE, in_zone, length_ms
+from paper_exchange.market.made_candles import MadeCandles, combine
 from paper_exchange.market.numbers import SCALE
 from paper_exchange.market.splits import TRADES_A_CANDLE
 from paper_exchange.market.tape import FIRST_TRADE_ID, CandleTape, Kline, Trade
 from shared.models import split_symbol
 
-_ROWS_AT_ONCE = 20_000
 _EVER_MS = 2**62
 
 
@@ -27,28 +26,6 @@ class KlineQuery:
     limit: int
 
 
-@dataclass(slots=True)
-class _MadeCandles:
-    """Candles of an interval that is made of a shorter one: those that are over, and the one that grows."""
-
-    done: list[Kline] = field(default_factory=list)
-    growing: Kline | None = None
-    folded_ms: int = 0
-
-    def add(self, row: Kline, span: tuple[int, int]) -> None:
-        """Put one row of the shorter interval in; `span` is the longer candle's [open, close)."""
-        self.end(row.open_ms)
-        self.growing = combine([row] if self.growing is None else [self.growing, row], *span)
-        self.folded_ms = row.close_ms
-        self.end(row.close_ms)
-
-    def end(self, now_ms: int) -> None:
-        """Say that the market's time is `now_ms`."""
-        if self.growing is not None and self.growing.close_ms <= now_ms:
-            self.done.append(self.growing)
-            self.growing = None
-
-
 class SymbolMarket:
     """What is known of one symbol now: closed candles, the forming ones, trades and the last price."""
 
@@ -60,10 +37,12 @@ class SymbolMarket:
         self.base_interval, self.base = next(iter(self.tapes.items()))
         self.progress: dict[str, int] = dict.fromkeys(self.tapes, 0)
         self._total_before = self.base.total
+        self.now_ms = 0
+        names = (*INTERVALS, *(in_zone(name, STREAM_ZONE) for name in INTERVALS))
         self.made: Final = tuple(
-            name for name in INTERVALS if name not in self.tapes and length_ms(name) > self.base.step_ms
+            name for name in names if name not in self.tapes and length_ms(name) >= self.base.step_ms
         )
-        self._made = {name: _MadeCandles() for name in self.made}
+        self._made = {name: MadeCandles(name, self.base) for name in self.made}
 
     @property
     def candle_number(self) -> int:
@@ -76,19 +55,19 @@ class SymbolMarket:
         if tape is not None:
             progress = self.progress[interval]
             return tape.forming(progress) if progress else None
-        if interval not in self._made:
-            return None
-        self._fold(interval)
-        growing, newest = self._made[interval].growing, self.forming(self.base_interval)
-        rows = [row for row in (growing, newest) if row is not None]
-        return combine(rows, *bucket(interval, rows[-1].open_ms)) if rows else None
+        made = self._made_of(interval)
+        return None if made is None else made.growing(self.forming(self.base_interval), self.now_ms)
 
-    def finish(self, interval: str, close_ms: int) -> Kline | None:
+    def closed_at(self, interval: str, close_ms: int) -> Kline | None:
         """Return the made candle that is over at `close_ms`, None when it holds nothing."""
-        self._fold(interval)
-        made = self._made[interval]
-        made.end(close_ms)
-        return made.done[-1] if made.done and made.done[-1].close_ms == close_ms else None
+        return self._made[interval].closed_at(close_ms)
+
+    def _made_of(self, interval: str) -> MadeCandles | None:
+        """Return the candles of an interval without a tape; those of a rare zone are made for this once."""
+        made = self._made.get(interval)
+        if made is None and length_ms(interval) >= self.base.step_ms:
+            return MadeCandles(interval, self.base)
+        return made
 
     def closed(self, query: KlineQuery) -> list[Kline]:
         """Return closed candles, oldest first: the newest ones unless a start is asked for."""
@@ -99,14 +78,9 @@ class SymbolMarket:
             start, stop = tape.rows_between(since, until)
             start, stop = _cut(start, stop, query)
             return tape.klines(start, stop)
-        if query.interval not in self._made:
-            return []
-        self._fold(query.interval)
-        done = self._made[query.interval].done
-        start = bisect_left(done, since, key=lambda kline: kline.open_ms)
-        stop = bisect_left(done, until, key=lambda kline: kline.open_ms)
-        start, stop = _cut(start, max(start, stop), query)
-        return done[start:stop]
+        made = self._made_of(query.interval)
+        rows = [] if made is None else made.between(since, until, self.now_ms)
+        return rows[-query.limit :] if query.since_ms is None else rows[: query.limit]
 
     def newest(self, query: KlineQuery) -> list[Kline]:
         """Return what `closed` does, and the forming candle after them where it belongs."""
@@ -190,35 +164,6 @@ class SymbolMarket:
 
     def _closed_until_ms(self) -> int:
         return int(self.base.open_ms[self.base.closed - 1]) + self.base.step_ms if self.base.closed else 0
-
-    def _fold(self, interval: str) -> None:
-        """Put the base rows closed since the last time into the candle of `interval` that grows."""
-        made = self._made[interval]
-        start, stop = self.base.rows_between(made.folded_ms, _EVER_MS)
-        for low in range(start, stop, _ROWS_AT_ONCE):
-            for row in self.base.klines(low, min(stop, low + _ROWS_AT_ONCE)):
-                made.add(row, bucket(interval, row.open_ms))
-
-
-def combine(rows: Iterable[Kline], open_ms: int, close_ms: int) -> Kline:
-    """Return the one candle that a run of candles makes."""
-    parts = list(rows)
-    traded = [row for row in parts if row.trades]
-    return Kline(
-        open_ms,
-        close_ms,
-        parts[0].open,
-        max(row.high for row in parts),
-        min(row.low for row in parts),
-        parts[-1].close,
-        round(sum(row.volume for row in parts), 8),
-        round(sum(row.quote_volume for row in parts), 8),
-        sum(row.trades for row in parts),
-        round(sum(row.taker_base for row in parts), 8),
-        round(sum(row.taker_quote for row in parts), 8),
-        traded[0].first_id if traded else -1,
-        traded[-1].last_id if traded else -1,
-    )
 
 
 def _cut(start: int, stop: int, query: KlineQuery) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from paper_exchange.market.intervals import STREAM_ZONE, in_zone, length_ms, zone_ms
 from paper_exchange.market.numbers import number_text
 from paper_exchange.market.symbol_market import KlineQuery, SymbolMarket
 from paper_exchange.market.tape import Kline
@@ -11,15 +12,17 @@ from paper_exchange.rest.context import RestContext
 from paper_exchange.rest.parameters import Parameters
 
 LIMIT, LIMIT_MAX = 500, 1000
+MINUTE_MS = 60_000  # zones are whole minutes: shorter candles begin where they do in UTC
 
 
 def klines(parameters: Parameters, context: RestContext) -> list[list[Any]]:
     """Return candles, oldest first, the forming one last."""
-    symbol, interval = parameters.symbol(), parameters.interval()
+    symbol, interval, zone = parameters.symbol(), parameters.interval(), parameters.zone()
+    if zone and length_ms(interval) > MINUTE_MS:
+        interval = in_zone(interval, STREAM_ZONE if zone_ms(zone) == zone_ms(STREAM_ZONE) else zone)
     query = KlineQuery(
         interval, parameters.time_ms("startTime"), parameters.time_ms("endTime"), parameters.limit(LIMIT, LIMIT_MAX)
     )
-    parameters.zone_ms()
     parameters.check_all_read()
     market = context.market(symbol)
     rows = visible_klines(market, query, context.now_ms)

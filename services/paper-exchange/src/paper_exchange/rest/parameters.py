@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from paper_exchange.market.intervals import INTERVALS
+from paper_exchange.market.intervals import INTERVALS, zone_ms
 from paper_exchange.rest import errors
 
 SYMBOL_FORM: Final = "^[A-Z0-9-_.]{1,20}$"
@@ -111,19 +111,17 @@ class Parameters:
             raise errors.invalid(name)
         return value
 
-    def zone_ms(self) -> int:
-        """Return `timeZone` in milliseconds east of UTC."""
+    def zone(self) -> str:
+        """Return `timeZone`, empty for UTC."""
         value = self.text("timeZone")
         if value is None:
-            return 0
+            return ""
         if not re.fullmatch(r"[+-]?([0-9]|0[0-9]|1[0-4])(:[0-5][0-9])?", value):
             raise errors.illegal("timeZone", ZONE_FORM)
-        hours, _, minutes = value.lstrip("+-").partition(":")
-        offset = (int(hours) * 60 + int(minutes or 0)) * 60_000
-        offset = -offset if value.startswith("-") else offset
-        if not -12 * 3_600_000 <= offset <= 14 * 3_600_000:
+        east_ms = zone_ms(value)
+        if not -12 * 3_600_000 <= east_ms <= 14 * 3_600_000:
             raise errors.invalid("timeZone")
-        return offset
+        return value if east_ms else ""
 
 
 def _symbol(name: str, value: str) -> str:

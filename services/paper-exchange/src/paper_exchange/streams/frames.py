@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from paper_exchange.market.intervals import plain
 from paper_exchange.market.numbers import number_text, units_text
 from paper_exchange.market.tape import Kline, Trade
 
@@ -18,7 +19,7 @@ def kline_event(symbol: str, interval: str, kline: Kline, is_closed: bool, event
             "t": kline.open_ms * ticks,
             "T": kline.close_ms * ticks - 1,
             "s": symbol,
-            "i": interval,
+            "i": plain(interval),
             "f": kline.first_id,
             "L": kline.last_id,
             "o": number_text(kline.open),
