@@ -63,6 +63,42 @@ def test_the_longest_drawdown_is_the_longest_time_below_a_peak(seed: int) -> Non
     assert metrics.max_drawdown_duration == longest
 
 
+class Opinion:
+    """First in, first out in plain Python: integers but for the shares of fees."""
+
+    def __init__(self, moves: list[tuple[bool, int, int, int]]) -> None:
+        self.trades: list[TradeRecord] = []
+        self.nets: list[Decimal] = []
+        self.lots: deque[list[int]] = deque()  # price, left, bought, fee
+        self.turnover = self.fees = self.gross = self.held = 0
+        for minute, (buys, size, price, fee) in enumerate(moves):
+            quantity = size if buys else min(size, self.held)
+            if quantity == 0:
+                continue
+            moment, side = START + timedelta(minutes=minute), "BUY" if buys else "SELL"
+            self.trades.append(TradeRecord(moment, "A/B", side, Decimal(price), Decimal(quantity), Decimal(fee)))
+            self.turnover, self.fees = self.turnover + price * quantity, self.fees + fee
+            if buys:
+                self.lots.append([price, quantity, quantity, fee])
+                self.held += quantity
+            else:
+                self.sell(quantity, price, fee)
+
+    def sell(self, quantity: int, price: int, fee: int) -> None:
+        self.held -= quantity
+        left = quantity
+        while left:
+            lot = self.lots[0]
+            part = min(left, lot[1])
+            self.gross += (price - lot[0]) * part
+            fees = Decimal(fee) * part / quantity + Decimal(lot[3]) * part / lot[2]
+            self.nets.append((price - lot[0]) * part - fees)
+            lot[1] -= part
+            left -= part
+            if lot[1] == 0:
+                self.lots.popleft()
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(
@@ -72,42 +108,19 @@ def test_the_longest_drawdown_is_the_longest_time_below_a_peak(seed: int) -> Non
 def test_pairs_turnover_and_costs_are_those_of_a_plain_second_opinion(
     moves: list[tuple[bool, int, int, int]],
 ) -> None:
-    lots: deque[list[int]] = deque()
-    trades, nets, held = [], [], 0
-    turnover = fees = gross = 0
-    for minute, (buys, size, price, fee) in enumerate(moves):
-        quantity = size if buys else min(size, held)
-        if quantity == 0:
-            continue
-        side = "BUY" if buys else "SELL"
-        trades.append(
-            TradeRecord(START + timedelta(minutes=minute), "A/B", side, Decimal(price), Decimal(quantity), Decimal(fee))
-        )
-        turnover, fees, held = turnover + price * quantity, fees + fee, held + (quantity if buys else -quantity)
-        if buys:
-            lots.append([price, quantity, quantity, fee])
-            continue
-        left = quantity
-        while left:
-            lot = lots[0]
-            part = min(left, lot[1])
-            gross += (price - lot[0]) * part
-            nets.append((price - lot[0]) * part - Decimal(fee) * part / quantity - Decimal(lot[3]) * part / lot[2])
-            lot[1] -= part
-            left -= part
-            if lot[1] == 0:
-                lots.popleft()
-    last = Decimal(100)
-    gross += int(sum((last - lot[0]) * lot[1] for lot in lots))
-    final = STARTING + gross - fees
-    metrics = compute_detailed_metrics(trades, STARTING, final, None, RunFacts(last_prices={"A/B": last}))
-    assert (metrics.turnover, metrics.fees_paid, metrics.gross_pnl) == (turnover, fees, gross)
-    assert [float(pair.pnl) for pair in metrics.trade_pairs] == pytest.approx([float(net) for net in nets])
-    won = [net for net in nets if net > Decimal("1e-15")]
+    opinion, last = Opinion(moves), 100
+    gross = opinion.gross + sum((last - lot[0]) * lot[1] for lot in opinion.lots)
+    final = STARTING + gross - opinion.fees
+    facts = RunFacts(last_prices={"A/B": Decimal(last)})
+    metrics = compute_detailed_metrics(opinion.trades, STARTING, final, None, facts)
+    assert (metrics.turnover, metrics.fees_paid, metrics.gross_pnl) == (opinion.turnover, opinion.fees, gross)
+    nets = [float(net) for net in opinion.nets]
+    assert [float(pair.pnl) for pair in metrics.trade_pairs] == pytest.approx(nets)
+    won = [net for net in nets if net > 1e-15]
     assert metrics.winning_trades == len(won)
-    assert float(metrics.avg_win) == pytest.approx(float(sum(won) / len(won)) if won else 0.0)
-    assert float(metrics.largest_loss) == pytest.approx(min([float(net) for net in nets if net < 0], default=0.0))
-    assert sum(float(position.quantity) for position in metrics.open_positions) == held
-    if turnover:
-        assert metrics.breakeven_cost_bps == pytest.approx(gross / turnover * 10_000)
+    assert float(metrics.avg_win) == pytest.approx(sum(won) / len(won) if won else 0.0)
+    assert float(metrics.largest_loss) == pytest.approx(min([net for net in nets if net < 0], default=0.0))
+    assert sum(float(position.quantity) for position in metrics.open_positions) == opinion.held
+    if opinion.turnover:
+        assert metrics.breakeven_cost_bps == pytest.approx(gross / opinion.turnover * 10_000)
     assert metrics.final_balance_closed == final  # closing costs nothing here

@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 
 from backtester.ladder import rungs
+from backtester.metrics import DetailedMetrics
 from backtester.ratios import EquityMarks, sorted_marks
 from backtester.result import BacktestResult, CostRung, to_record
 from backtester.simulator import SimulatedTrade
@@ -49,7 +50,13 @@ def export_json(result: BacktestResult) -> str:
     """Return the whole result as strict JSON of the schema `backtest/1`; "{}" without metrics."""
     if result.detailed is None:
         return "{}"
-    document = {
+    document = _how_it_was_run(result) | _what_came_of_it(result, result.detailed)
+    encoder = msgspec.json.Encoder(decimal_format="number")
+    return msgspec.json.format(encoder.encode(to_plain(document)), indent=2).decode()
+
+
+def _how_it_was_run(result: BacktestResult) -> dict[str, Any]:
+    return {
         "schema": SCHEMA,
         "version": version("trading-backtester"),
         "engine": result.engine,
@@ -69,6 +76,11 @@ def export_json(result: BacktestResult) -> str:
         "risk": result.risk,
         "options": result.options,
         "data": result.data,
+    }
+
+
+def _what_came_of_it(result: BacktestResult, metrics: DetailedMetrics) -> dict[str, Any]:
+    return {
         "initial_balance": result.initial_balance,
         "final_balance": result.final_balance,
         "profit": result.profit,
@@ -88,14 +100,12 @@ def export_json(result: BacktestResult) -> str:
         "notes": result.notes,
         "trial": result.trial,
         "probabilistic_sharpe": result.probabilistic_sharpe,
-        "metrics": result.detailed,
-        "open_positions": result.open_positions or result.detailed.open_positions,
+        "metrics": metrics,
+        "open_positions": result.open_positions or metrics.open_positions,
         "equity_daily": _equity_daily(result.equity, float(result.initial_balance)),
         "trades": [_trade(trade) for trade in result.trades],
         "seconds": result.seconds,
     }
-    encoder = msgspec.json.Encoder(decimal_format="number")
-    return msgspec.json.format(encoder.encode(to_plain(document)), indent=2).decode()
 
 
 def to_plain(value: Any) -> Any:

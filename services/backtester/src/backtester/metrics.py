@@ -21,7 +21,7 @@ from backtester.ratios import (
 from shared.domain.pairing import open_positions, pair_trades
 from shared.domain.performance import measure_drawdown, monthly_equity
 from shared.domain.rounding import ZERO, minus, money, plus, times
-from shared.domain.trade_records import OpenLot, OpenPosition, TradePair, TradeRecord
+from shared.domain.trade_records import OpenLot, OpenPosition, Pairing, TradePair, TradeRecord
 from shared.errors import ConfigError
 from shared.models import to_decimal
 
@@ -129,9 +129,7 @@ def compute_detailed_metrics(
     Example: 10,000, BUY 1 at 100, SELL 1 at 110, fees 0.1 each -> win_rate 100, gross 10, fees 0.2, 1 round trip.
     """
     facts = facts or RunFacts()
-    start, end = to_decimal(initial_balance), to_decimal(final_balance)
-    if not (start.is_finite() and start > 0):
-        raise ConfigError(f"initial balance: must be > 0, was {start}; give the money the run starts with")
+    start, end = _starting_money(initial_balance), to_decimal(final_balance)
     records = sorted(trades, key=lambda trade: trade.time)
     pairing = pair_trades(records, newest_first=facts.newest_first)
     marks = None if equity is None else sorted_marks(equity, facts.position_values)
@@ -140,10 +138,7 @@ def compute_detailed_metrics(
     fall = measure_drawdown(curve, float(start))
     still_open = open_positions(pairing, facts.last_prices)
     turnover = sum((times(trade.price, trade.quantity) for trade in records), ZERO)
-    gross = plus(
-        sum((pair.gross_pnl for pair in pairing.pairs), ZERO),
-        sum((_lot_gain(lot, facts.last_prices) for lot in pairing.lots), ZERO),
-    )
+    gross = _gross(pairing, facts.last_prices)
     return DetailedMetrics(
         total_return=float(minus(end, start) / start * PERCENT),
         total_trades=len(records),
@@ -166,6 +161,18 @@ def compute_detailed_metrics(
         final_balance_closed=money(minus(end, _closing_cost(still_open, records, facts))),
         exposure_mean=None if marks is None or marks.position_value is None else mean_exposure(marks),
     )
+
+
+def _gross(pairing: Pairing, last_prices: dict[str, Decimal]) -> Decimal:
+    closed = sum((pair.gross_pnl for pair in pairing.pairs), ZERO)
+    return plus(closed, sum((_lot_gain(lot, last_prices) for lot in pairing.lots), ZERO))
+
+
+def _starting_money(balance: Decimal | int | float | str) -> Decimal:
+    start = to_decimal(balance)
+    if not (start.is_finite() and start > 0):
+        raise ConfigError(f"initial balance: must be > 0, was {start}; give the money the run starts with")
+    return start
 
 
 def _lot_gain(lot: OpenLot, last_prices: dict[str, Decimal]) -> Decimal:

@@ -27,16 +27,23 @@ class _Tile(NamedTuple):
 
 def tiles(result: BacktestResult, metrics: DetailedMetrics) -> str:
     """Return the tiles as HTML."""
-    found = [
-        _Tile(
-            "Final balance",
-            show_money(result.final_balance),
-            f"{result.profit_pct:+.2f} %, {show_signed(result.profit)}",
-            "final_balance",
-            result.final_balance,
-            _mood(result.profit),
-        ),
-        *_holds(result),
+    return "".join(map(_html, [*_money(result), *_costs(metrics), *_risks(metrics)]))
+
+
+def _money(result: BacktestResult) -> list[_Tile]:
+    final = _Tile(
+        "Final balance",
+        show_money(result.final_balance),
+        f"{result.profit_pct:+.2f} %, {show_signed(result.profit)}",
+        "final_balance",
+        result.final_balance,
+        _mood(result.profit),
+    )
+    return [final, *_holds(result)]
+
+
+def _costs(metrics: DetailedMetrics) -> list[_Tile]:
+    return [
         _Tile(
             "Break-even cost",
             show_bps(metrics.breakeven_cost_bps),
@@ -52,6 +59,11 @@ def tiles(result: BacktestResult, metrics: DetailedMetrics) -> str:
             "metrics.fees_paid",
             metrics.fees_paid,
         ),
+    ]
+
+
+def _risks(metrics: DetailedMetrics) -> list[_Tile]:
+    return [
         _Tile(
             "Largest drawdown",
             f"{metrics.max_drawdown:.2f} %",
@@ -68,7 +80,6 @@ def tiles(result: BacktestResult, metrics: DetailedMetrics) -> str:
             metrics.win_rate,
         ),
     ]
-    return "".join(map(_html, found))
 
 
 def _holds(result: BacktestResult) -> list[_Tile]:
