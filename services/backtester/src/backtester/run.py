@@ -82,14 +82,7 @@ def run_backtest(
     options = replace(request.options, instrument=instruments[request.symbol])
 
     started = clock.monotonic()
-    data = load_candles(
-        DATABASE_SOURCE if request.data == DATABASE_SOURCE else Path(request.data).expanduser(),
-        request.symbol,
-        request.timeframe,
-        request.start,
-        request.end,
-        database_url=request.database_url,
-    )
+    data = _candles(request)
     detail = None if request.detail is None else load_detail(Path(request.detail).expanduser(), data)
     loaded = clock.monotonic() - started
     history_start = _history_start(strategy, data)
@@ -110,22 +103,41 @@ def run_backtest(
         notes = [*notes, f"fed {data.history.rows - history_start:,} candles of history from before the start"]
     if detail is not None:
         notes = [*notes, detail.note if options.has_contested_exits else "detail: no stop meets a target; not needed"]
+    made = _how_it_was_made(request, strategy, plugin)
     result = msgspec.structs.replace(
         result,
         live_limits=None if options.limits else live_refusals(result, data, request.live_limits),
-        params=strategy.params.model_dump(mode="json") | _own_params(strategy),
-        command=request.command,
-        config_hash=config_hash(strategy),
+        **made,
         data=DataFacts.of(data),
         notes=(*notes, *strategy.notices(), *result.notes),
         options={**option_values(options), "detail": request.detail},
-        code_hash=plugin.code_hash,
         probabilistic_sharpe=_probabilistic_sharpe(result),
         candles=data,
         ladder=exact_ladder(job, result),
         seconds=msgspec.structs.replace(result.seconds, load=loaded + result.seconds.load),
     )
     return _counted(result, request, plugin, clock)
+
+
+def _candles(request: BacktestRequest) -> CandleData:
+    return load_candles(
+        DATABASE_SOURCE if request.data == DATABASE_SOURCE else Path(request.data).expanduser(),
+        request.symbol,
+        request.timeframe,
+        request.start,
+        request.end,
+        database_url=request.database_url,
+    )
+
+
+def _how_it_was_made(request: BacktestRequest, strategy: BaseStrategy, plugin: StrategyPlugin) -> dict[str, Any]:
+    """Return what a result says of its making, besides data and options."""
+    return {
+        "params": strategy.params.model_dump(mode="json") | _own_params(strategy),
+        "command": request.command,
+        "config_hash": config_hash(strategy),
+        "code_hash": plugin.code_hash,
+    }
 
 
 def _round_trip_cost(options: BacktestOptions) -> Decimal:
