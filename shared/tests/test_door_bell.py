@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 import structlog
 from prometheus_client import CollectorRegistry
+from sqlalchemy import delete
 
+from shared.broker import Broker, RedisBroker
 from shared.broker_memory import MemoryBroker
 from shared.clock import ManualClock
 from shared.db import Database
@@ -29,9 +32,9 @@ async def database(sqlite_url: str) -> AsyncIterator[Database]:
 class House:
     """A bell, what it hangs on, and the number of steps it was followed by."""
 
-    def __init__(self, database: Database, dead_letters_max: int = 100) -> None:
+    def __init__(self, database: Database, dead_letters_max: int = 100, bus: Broker | None = None) -> None:
         self.clock, self.registry = ManualClock(), CollectorRegistry()
-        self.bus = MemoryBroker(clock=self.clock)
+        self.bus: Any = bus or MemoryBroker(clock=self.clock)
         self.steps = 0
         self.faults: list[Exception] = []
         self.bell = DoorBell(
@@ -145,6 +148,25 @@ async def test_rubbish_is_put_on_record_once_and_bounded(database: Database) -> 
     assert len(await house.bus.read_dead_letters()) == 6
     labels = {"service": "house", "stream": "one"}
     assert house.registry.get_sample_value("trading_dead_letters_total", labels) == 6
+
+
+@pytest.mark.integration
+async def test_rubbish_that_is_heard_again_after_a_kill_is_put_on_record_once(
+    database: Database, valkey_url: str
+) -> None:
+    killed, later = RedisBroker(valkey_url), RedisBroker(valkey_url)
+    await killed.publish("one", b"\xff")
+    await House(database, bus=killed).bell.wait()  # and never acknowledges it
+    async with database.get_session() as session:
+        await session.execute(delete(DeadLetterRow))  # as the bound does with the oldest
+    bell = House(database, bus=later).bell
+    await bell.wait()
+    await bell.ack()
+    assert await later.lag("house", "one") == 0, "it was heard again"
+    assert await database.count_rows(DeadLetterRow) == 0
+    assert len(await later.read_dead_letters()) == 1
+    await killed.close()
+    await later.close()
 
 
 async def test_an_announcement_to_a_bus_that_is_away_is_no_fault(database: Database) -> None:

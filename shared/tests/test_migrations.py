@@ -48,7 +48,7 @@ NEXT = '''
 """A later revision."""
 import sqlalchemy as sa
 from alembic import op
-revision, down_revision = "0002", "0001"
+revision, down_revision = "0003", "0002"
 
 def upgrade():
     with op.batch_alter_table("orders") as orders:
@@ -175,10 +175,10 @@ async def test_a_later_revision_keeps_every_row_and_what_points_to_it(
     rows = await fill(old)
     await old.close()
     await new.init_tables()
-    assert await new.revision() == "0002"
+    assert await new.revision() == "0003"
     async with new.read() as session:
         assert (await session.execute(text("SELECT note, cause FROM orders"))).one() == ("none", "1")
-    await new.downgrade("0001")
+    await new.downgrade("0002")
     assert await contents(new) == rows
     await new.close()
 
@@ -210,14 +210,14 @@ async def test_the_wrong_revision_is_refused_with_the_command_that_mends_it(
     empty_url: str, later: Callable[[], Path]
 ) -> None:
     database, newer = Database(empty_url), Database(empty_url, migrations_path=later())
-    with pytest.raises(DatabaseError, match=r"has no tables, this build expects 0001; run `trading db upgrade`"):
+    with pytest.raises(DatabaseError, match=r"has no tables, this build expects 0002; run `trading db upgrade`"):
         await database.check_revision()
     await database.init_tables()
     await database.check_revision()
-    with pytest.raises(DatabaseError, match=r"at revision 0001, this build expects 0002; run `trading db upgrade`"):
+    with pytest.raises(DatabaseError, match=r"at revision 0002, this build expects 0003; run `trading db upgrade`"):
         await newer.check_revision()
     await newer.init_tables()
-    with pytest.raises(DatabaseError, match=r"at revision 0002, this build expects 0001"):
+    with pytest.raises(DatabaseError, match=r"at revision 0003, this build expects 0002"):
         await database.check_revision()
     with pytest.raises(DatabaseError, match="newer build"):
         await database.init_tables()
@@ -234,7 +234,7 @@ async def test_an_older_file_is_copied_before_it_is_upgraded(tmp_path: Path, lat
     assert not any(name.endswith(".bak") for name in os.listdir(tmp_path))
     new = Database(f"sqlite:///{path}", migrations_path=later(), clock=ManualClock())
     copy = await new.upgrade()  # while `old` is open: what is only in its write-ahead log belongs to the copy too
-    assert copy == tmp_path / "trading.db.0001.20240101T000000000000Z.bak"
+    assert copy == tmp_path / "trading.db.0002.20240101T000000000000Z.bak"
     restored = Database(f"sqlite:///{copy}")
     await restored.check_revision()
     assert await contents(restored) == rows
@@ -295,5 +295,5 @@ def test_the_wheel_brings_its_migrations_along(tmp_path: Path) -> None:
     assert done.stdout.strip() == str(tmp_path / "site" / "shared" / "alembic")
     assert (tmp_path / "site" / "shared" / "alembic.ini").is_file()
     with sqlite3.connect(tmp_path / "wheel.db") as connection:
-        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0001",)]
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0002",)]
     connection.close()

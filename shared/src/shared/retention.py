@@ -26,6 +26,7 @@ from shared.sa_models import (
     CandleRevisionRow,
     CursorRow,
     DecisionRow,
+    InboxRow,
     OrderRow,
     PortfolioSnapshotRow,
     SignalRow,
@@ -108,9 +109,12 @@ def rules_of(service: str, settings: Settings) -> dict[str, Rule]:
             ),
             "candle_gaps": keep_newest(CandleGapRow, CandleGapRow.recorded_at, settings.candle_gaps_max),
         }
-    if service == "order-executor" and settings.decision_retention_days:
-        age_max = timedelta(days=settings.decision_retention_days)
-        return {"decisions": forget_idle_signals("executor/watermark", age_max)}
+    if service == "order-executor":
+        rules = {"inbox": keep_newest(InboxRow, InboxRow.received_at, settings.inbox_rows_max)}
+        if settings.decision_retention_days:
+            age_max = timedelta(days=settings.decision_retention_days)
+            rules["decisions"] = forget_idle_signals("executor/watermark", age_max)
+        return rules
     if service == "portfolio-manager" and settings.snapshot_retention_days:
         age_max = timedelta(days=settings.snapshot_retention_days)
         return {"portfolio_snapshots": thin_snapshots("portfolio/watermark", age_max)}

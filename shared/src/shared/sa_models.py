@@ -163,6 +163,7 @@ class OrderRow(Base):
         one_of("status", "PENDING", "PARTIAL", "FILLED", "CANCELED", "EXPIRED", "REJECTED", "FAILED", "UNKNOWN"),
         one_of("purpose", "signal", "stop_loss", "take_profit", "trailing_stop", "orphan", "flatten"),
         Index(None, "strategy", "symbol", "timeframe"),
+        Index(None, "created_at", "id"),
     )
 
     id: Mapped[Key]
@@ -394,7 +395,7 @@ class OutboxRow(Base):
 
 
 class InboxRow(Base):
-    """A message that a consumer has handled: a second delivery does nothing."""
+    """A message that a consumer has handled for good without a cursor to say so: a second delivery does nothing."""
 
     __tablename__ = "inbox"
 
