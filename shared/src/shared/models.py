@@ -170,7 +170,7 @@ class Signal(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         """Turn numbers into Decimal and times into UTC."""
         if type(self.price) is not Decimal or type(self.quantity) is not Decimal:
             _normalise(self, ("price", "quantity"), ())
-        if not (_is_utc(self.created_at) and _is_utc(self.candle_open_time) and _is_utc(self.expires_at)):
+        if not (self.created_at.tzinfo is UTC and _is_utc(self.candle_open_time) and _is_utc(self.expires_at)):
             _normalise(self, (), ("created_at", "candle_open_time", "expires_at"))
 
     @property
@@ -213,7 +213,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             and (self.arrival_price is None or type(self.arrival_price) is Decimal)
         ):
             _normalise(self, ("price", "quantity", "filled_quantity", "avg_fill_price", "arrival_price"), ())
-        if not (_is_utc(self.created_at) and _is_utc(self.filled_at)):
+        if not (self.created_at.tzinfo is UTC and _is_utc(self.filled_at)):
             _normalise(self, (), ("created_at", "filled_at"))
 
     @property
@@ -251,7 +251,7 @@ class Fill(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         """Turn numbers into Decimal and times into UTC."""
         if not (type(self.price) is type(self.quantity) is type(self.fee) is type(self.fee_quote) is Decimal):
             _normalise(self, ("price", "quantity", "fee", "fee_quote"), ())
-        if not (_is_utc(self.traded_at) and _is_utc(self.as_of)):
+        if not (self.traded_at.tzinfo is UTC is self.as_of.tzinfo):
             _normalise(self, (), ("traded_at", "as_of"))
 
     @property

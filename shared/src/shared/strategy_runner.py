@@ -17,7 +17,6 @@ from shared.watchdog import CallGuard
 CALL_SECONDS_MAX = 2.0
 REASON_LENGTH_MAX = 500
 AMOUNT_MAX = Decimal(10) ** 18
-DECIMALS_MAX = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,8 +178,10 @@ class StrategyRunner:
             raise TypeError(f"on_candle must return a Signal or None, was {type(signal).__name__}")
         if signal.symbol != candle.symbol:
             raise ValueError(f"a signal for {signal.symbol} at a candle of {candle.symbol}")
-        price, quantity = _amount("price", signal.price), _amount("quantity", signal.quantity)
-        side, reason = OrderSide(signal.side), _storable(signal.reason)
+        price, quantity, side = _amount("price", signal.price), _amount("quantity", signal.quantity), signal.side
+        if type(side) is not OrderSide:
+            side = OrderSide(side)
+        reason = _storable(signal.reason)
         if side is signal.side and reason == signal.reason and price is signal.price and quantity is signal.quantity:
             return signal
         return replace(signal, side=side, reason=reason, price=price, quantity=quantity)
@@ -204,10 +205,12 @@ def _amount(name: str, value: Decimal) -> Decimal:
     """Return an amount that can be stored: above 0, not absurd, at most 18 decimals."""
     if not (value.is_finite() and 0 < value < AMOUNT_MAX):
         raise ValueError(f"a signal's {name} must be above 0 and below {AMOUNT_MAX:g}, was {value}")
-    exponent = value.as_tuple().exponent
-    return value if isinstance(exponent, int) and exponent >= -DECIMALS_MAX else money(value)
+    rounded = money(value)
+    return value if rounded == value else rounded
 
 
 def _storable(text: object) -> str:
     """Return text that both databases take: no NUL, no lone surrogate, bounded."""
+    if type(text) is str and text.isascii() and len(text) <= REASON_LENGTH_MAX and "\x00" not in text:
+        return text
     return str(text).replace("\x00", "").encode("utf-8", "replace").decode()[:REASON_LENGTH_MAX]

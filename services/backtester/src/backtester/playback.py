@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from backtester.exit_scan import ExitScan, float_column
-from shared.domain.effects import Effect
+from shared.domain.effects import Effect, Filled
 from shared.domain.paper import PaperVenue
 from shared.domain.performance import EquityCurve, FloatArray, IntArray
 from shared.domain.rounding import minus
@@ -103,8 +103,8 @@ class StreamPlayback:
         self._note(index, self._paper.visit(self._account, candle, signals))
 
     def _note(self, index: int, effects: Sequence[Effect]) -> None:
-        if effects:
-            self._effects.extend(effects)
+        self._effects.extend(effects)
+        if any(type(effect) is Filled for effect in effects):
             self._states.append((index, float(self._paper.book.cash), float(self._account.holding.quantity)))
 
     def _end(self, closes: FloatArray, *, ends_flat: bool) -> None:

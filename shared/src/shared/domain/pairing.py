@@ -155,6 +155,9 @@ class _LotBook:
         if len(trades) == 1:
             (self._buy if trades[0].side == OrderSide.BUY else self._sell)(trades[0])
             return
+        if len(trades) == 1:
+            (self._buy if trades[0].side is OrderSide.BUY else self._sell)(trades[0])
+            return
         waiting = []
         for sale in (trade for trade in trades if trade.side == OrderSide.SELL):
             if sale.quantity <= self.held:

@@ -142,26 +142,25 @@ class PaperVenue:
     def _execute(
         self, order: Order, price: Decimal, traded_at: datetime, as_of: datetime, effects: list[Effect]
     ) -> None:
-        paid = self._price(order, price)
+        account = self.book.accounts[order.instance]
+        paid = self._price(account, order, price)
         if self.book.rules.partial_cash and order.side is OrderSide.BUY:
-            order = self._cut_to_cash(order, paid)
-            paid = self._price(order, price)
+            order = self._cut_to_cash(account, order, paid)
+            paid = self._price(account, order, price)
         effect = self.book.fill(order, paid, traded_at, as_of, price)
         if self.volumes is not None and isinstance(effect, Filled):
             self.volumes.record(self.volumes.share(order.symbol, order.timeframe, order.quantity))
         effects.append(effect)
 
-    def _price(self, order: Order, price: Decimal) -> Decimal:
+    def _price(self, account: SubAccount, order: Order, price: Decimal) -> Decimal:
         bps = self.book.rules.slippage_bps
         if self.volumes is not None:
             bps = self.volumes.slippage_bps(order.symbol, order.timeframe, order.quantity)
-        instrument = self.book.accounts[order.instance].rules.instrument
-        return fill_price(price, side=order.side, slippage_bps=bps, instrument=instrument)
+        return fill_price(price, side=order.side, slippage_bps=bps, instrument=account.rules.instrument)
 
-    def _cut_to_cash(self, order: Order, price: Decimal) -> Order:
+    def _cut_to_cash(self, account: SubAccount, order: Order, price: Decimal) -> Order:
         """Return a BUY of what its sub-account's cash covers; uncut, to be rejected, where that is no order."""
-        account, fees = self.book.accounts[order.instance], self.book.rules.fees
-        instrument = account.rules.instrument
+        fees, instrument = self.book.rules.fees, account.rules.instrument
         most = affordable_quantity(account.cash, price=price, fees=fees, step_size=instrument.step_size)
         if most >= order.quantity or is_dust(most, price, instrument):
             return order

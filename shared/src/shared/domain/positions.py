@@ -109,7 +109,9 @@ def apply_fill(
     fees = plus(holding.fees, fill.fee_quote)
     cash_flow = plus(holding.cash_flow, cash_change)
     if fill.side is OrderSide.BUY:
-        cost = plus(times(holding.quantity, holding.avg_entry_price), times(base_change, fill.price))
+        cost = times(base_change, fill.price)
+        if holding.quantity:
+            cost = plus(cost, times(holding.quantity, holding.avg_entry_price))
         return Holding(
             quantity,
             ratio(cost, quantity) if quantity else ZERO,

@@ -11,6 +11,12 @@ MONEY_QUANTUM = Decimal("1e-18")
 ZERO = Decimal(0)
 ONE = Decimal(1)
 STEP_TOLERANCE = Decimal("1e-9")
+# bound once: an order takes some forty of these
+_multiply, _divide, _quantize = MONEY_CONTEXT.multiply, MONEY_CONTEXT.divide, MONEY_CONTEXT.quantize
+plus = MONEY_CONTEXT.add
+"""Return the exact sum of two amounts of money (80 digits hold it): 1e30 + 1e-18 keeps both ends."""
+minus = MONEY_CONTEXT.subtract
+"""Return the exact difference of two amounts of money (80 digits hold it): 1 - 1e-18 -> 0.999999999999999999."""
 FREE_STEP = Decimal("1e-8")
 
 
@@ -48,7 +54,7 @@ def money(value: Decimal) -> Decimal:
     """
     if value.is_nan():
         raise InvalidOperation(f"money: {value} is no amount")
-    return value.quantize(MONEY_QUANTUM, context=MONEY_CONTEXT)
+    return _quantize(value, MONEY_QUANTUM)
 
 
 def times(left: Decimal, right: Decimal) -> Decimal:
@@ -64,7 +70,7 @@ def times(left: Decimal, right: Decimal) -> Decimal:
     Decimal
         `left x right` to 18 decimals, half to even. Example: 0.1 x 3 -> 0.3.
     """
-    return MONEY_CONTEXT.multiply(left, right).quantize(MONEY_QUANTUM, context=MONEY_CONTEXT)
+    return _quantize(_multiply(left, right), MONEY_QUANTUM)
 
 
 def ratio(left: Decimal, right: Decimal) -> Decimal:
@@ -85,23 +91,7 @@ def ratio(left: Decimal, right: Decimal) -> Decimal:
     decimal.DivisionByZero
         If `right` is 0.
     """
-    return MONEY_CONTEXT.divide(left, right).quantize(MONEY_QUANTUM, context=MONEY_CONTEXT)
-
-
-def plus(left: Decimal, right: Decimal) -> Decimal:
-    """Return the exact sum of two amounts of money (80 digits hold it).
-
-    Example: 1e30 + 1e-18 keeps both ends.
-    """
-    return MONEY_CONTEXT.add(left, right)
-
-
-def minus(left: Decimal, right: Decimal) -> Decimal:
-    """Return the exact difference of two amounts of money (80 digits hold it).
-
-    Example: 1 - 1e-18 -> 0.999999999999999999.
-    """
-    return MONEY_CONTEXT.subtract(left, right)
+    return _quantize(_divide(left, right), MONEY_QUANTUM)
 
 
 def negate(value: Decimal) -> Decimal:
@@ -129,8 +119,8 @@ def floor_to_step(quantity: Decimal, step_size: Decimal) -> Decimal:
 
     Example: 0.0299999999999999 by 0.01 -> 0.03; 0.029 by 0.01 -> 0.02.
     """
-    steps = MONEY_CONTEXT.add(MONEY_CONTEXT.divide(quantity, step_size), STEP_TOLERANCE)
-    return MONEY_CONTEXT.multiply(steps.to_integral_value(ROUND_FLOOR), step_size)
+    steps = plus(_divide(quantity, step_size), STEP_TOLERANCE)
+    return _multiply(steps.to_integral_value(ROUND_FLOOR), step_size)
 
 
 def sellable_quantity(held: Decimal, step_size: Decimal) -> Decimal:
