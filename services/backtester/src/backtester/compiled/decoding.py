@@ -82,6 +82,7 @@ def to_result(finished: Finished) -> BacktestResult:
         open_positions=detailed.open_positions,
         benchmarks=_benchmarks(finished, Marks(curve, values)),
         notes=_notes(finished),
+        exits_contested=int(outcome.book["contested"][0]),
     )
 
 

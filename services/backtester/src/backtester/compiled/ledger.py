@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from backtester.compiled.layout import BUY_SIDE, BY_TARGET, SELL_SIDE
+from backtester.compiled.layout import BUY_SIDE, BY_STOP, BY_TARGET, BY_TRAILING, SELL_SIDE
 from backtester.compiled.money import (
     UNIT,
     Money,
@@ -85,16 +85,27 @@ def trailing_level(terms: Any, ledger: Any, candle_high: float) -> Money:
     return share(high_water_level(ledger, candle_high), pair(terms.trailing_keep))
 
 
-def settle(terms: Any, ledger: Any, entries: Any, lines: Any, count: int) -> None:
-    """Bring the ledger up to the first `count` trades and write their exact price, fee and cash.
+def market_price(terms: Any, ledger: Any, line: Any) -> Money:
+    """Return the market price that a trade met, before the trade is booked.
 
-    The line of a protective order that sold at its level already holds that level.
+    It is a candle's open or close, or the level of a protective order; the line of one holds the highest candle since
+    the entry where that price will stand.
     """
+    if line.is_level == 0:
+        return price_units(line.market)
+    if line.purpose == BY_STOP:
+        return stop_level(terms, ledger)
+    if line.purpose == BY_TRAILING:
+        return trailing_level(terms, ledger, line.exact_market[0])
+    return target_level(terms, ledger)
+
+
+def settle(terms: Any, ledger: Any, entries: Any, lines: Any, count: int) -> None:
+    """Bring the ledger up to the first `count` trades and write their exact prices, fee and cash."""
     for place in range(ledger.settled, count):
         line = record_at(lines, place)
-        if line.is_level == 0:
-            put(line.exact_market, price_units(line.market))
-        market = pair(line.exact_market)
+        market = market_price(terms, ledger, line)
+        put(line.exact_market, market)
         quantity = quantity_of(line.steps, pair(terms.step))
         price = paid_price(terms, market, line.side == BUY_SIDE)
         if line.side == SELL_SIDE:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backtester.compiled.encoding import StepsOverflowError, encode_rules, opening_account, to_amount
-from backtester.compiled.layout import BUY_SIDE, BY_SIGNAL, ENTRY, trade_lines
+from backtester.compiled.layout import BUY_SIDE, BY_END, BY_SIGNAL, ENTRY, trade_lines
 from backtester.compiled.loop import DESK, feed, run_guarded, run_plain
 from backtester.data import CandleData
 from backtester.options import BacktestOptions
@@ -116,6 +116,9 @@ class CompiledRun:
             equity[end - 1] = self._finish(desk, closing, end - 1, float(data.close[end - 1]))
             if book["is_overflown"][0]:
                 raise StepsOverflowError("quantities of more steps than int64 counts")
+            if closing:
+                ended = lines[: book["trades"][0]]
+                ended["time"][ended["purpose"] == BY_END] = data.open_time_ms[-1] + data.timeframe_ms
             found.append(lines[: book["trades"][0]].copy())
             book["trades"], ledger["settled"] = 0, 0
             if on_rows is not None:
