@@ -100,7 +100,7 @@ def test_the_report_has_both_tables_and_every_label_in_order() -> None:
     [
         (WON, "BEATS ITS COSTS: gross +10.00, fees 0.21, break-even 476.19 bps against 10.00 bps paid"),
         (EATEN, "DOES NOT BEAT ITS COSTS: gross +0.1"),
-        (LOST, "LOSES BEFORE COSTS: gross -10.00"),
+        (LOST, "LOSES BEFORE FEES: gross -10.00"),
         (EMPTY, "NO TRADES"),
         (BARE, "NO METRICS"),
     ],

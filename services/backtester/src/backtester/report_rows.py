@@ -36,7 +36,7 @@ def verdict(result: BacktestResult) -> str:
     elif metrics.gross_pnl > 0:
         head = "DOES NOT BEAT ITS COSTS"
     else:
-        head = "LOSES BEFORE COSTS"
+        head = "LOSES BEFORE FEES"
     return (
         f"{head}: gross {show_signed(metrics.gross_pnl)}, fees {show_money(metrics.fees_paid)}, "
         f"break-even {show_bps(metrics.breakeven_cost_bps)} against {show_bps(paid_bps(metrics))} paid"
