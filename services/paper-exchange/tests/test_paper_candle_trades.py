@@ -85,3 +85,13 @@ def test_a_number_with_more_than_eight_decimals_is_not_rounded() -> None:
     assert number_text(0.123456789012) == "0.123456789012"
     assert number_text(65000.5) == "65000.50000000"
     assert units_text(1234, 100) == "12.34000000"
+
+
+def test_a_volume_too_large_for_eight_decimals_is_still_told_whole() -> None:
+    file = simulated_file(rows=3)
+    volume = np.array([3.5e13, 1.0, 0.0])
+    tape = CandleTape(
+        "PEPE/USDT", 60_000, CandleColumns(file.open_time_ms, file.open, file.high, file.low, file.close, volume)
+    )
+    assert sum(Decimal(units_text(trade.quantity, tape.scale)) for trade in tape.trades(0)) == Decimal("3.5e13")
+    assert [len(tape.trades(row)) > 0 for row in range(3)] == [True, True, False]

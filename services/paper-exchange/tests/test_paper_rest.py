@@ -146,6 +146,7 @@ async def test_times_come_in_microseconds_when_asked_for(session: aiohttp.Client
         ("exchangeInfo?symbol=NIX", -1121),
         ("exchangeInfo?symbols=BTCUSDT", -1100),
         ("exchangeInfo?symbol=BTCUSDT&symbols=[%22BTCUSDT%22]", -1128),
+        ("exchangeInfo?symbol=BTCUSDT&symbolStatus=TRADING", -1128),
         ("depth?limit=5", -1102),
         ("trades?symbol=BTCUSDT&fromId=1", -1104),
         ("ticker/24hr?symbol=BTCUSDT&type=SOME", -1130),

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import aiohttp
 import pytest
 
+from paper_exchange.faults.plan import parse_fault_plan
+from paper_exchange.rest.budget import BudgetRules
 from paper_exchange.server import ExchangeOptions, PaperExchange
+from paper_exchange.streams.connection import ConnectionRules
 from paper_exchange.testing import exchange_of, simulated_file
 from shared.instruments import KNOWN, load_instruments
 from shared.testing.reference import reference_path
@@ -191,3 +195,59 @@ async def test_errors_have_the_code_and_the_words_of_the_sample(path: str, statu
     words = re.escape(theirs["msg"]).replace("%s", ".+")
     assert (list(ours), ours["code"]) == (["code", "msg"], theirs["code"])
     assert re.fullmatch(words, ours["msg"])
+
+
+@pytest.mark.parametrize("is_combined", [False, True])
+async def test_control_messages_of_the_samples_get_the_answers_of_the_samples(is_combined: bool) -> None:
+    path = "/stream" if is_combined else "/ws"
+    async with (
+        exchange_of() as exchange,
+        aiohttp.ClientSession() as session,
+        session.ws_connect(exchange.urls.stream + path) as socket,
+    ):
+        for method in ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY"):
+            await socket.send_json(sample(f"ws-stream/control_{method}_request.json"))
+            while "id" not in (said := await socket.receive_json(timeout=10)):
+                pass
+            assert said == sample(f"ws-stream/control_{method}_response.json")
+
+
+@pytest.mark.parametrize(
+    ("path", "name"), [("/ws/", "serverShutdown_raw"), ("/stream?streams=", "serverShutdown_combined")]
+)
+async def test_a_shutdown_is_announced_as_in_the_sample(path: str, name: str) -> None:
+    plan = parse_fault_plan([{"kind": "shutdown", "frames": "all"}], "test")
+    async with (
+        exchange_of(options=replace(FAST, faults=plan)) as exchange,
+        aiohttp.ClientSession() as session,
+        session.ws_connect(f"{exchange.urls.stream}{path}btcusdt@kline_1m") as socket,
+    ):
+        events = [json.loads(message.data) async for message in socket]
+    assert_same_form(events[-1], sample(f"ws-stream/{name}.json"))
+
+
+async def test_a_connection_that_answers_no_ping_ends_as_recorded() -> None:
+    theirs = sample("recorded/ws_close_pong_timeout.json")
+    rules = replace(FAST, connection=ConnectionRules(ping_seconds=0.02, pong_seconds_max=0.04))
+    async with (
+        exchange_of(options=rules) as exchange,
+        aiohttp.ClientSession() as session,
+        session.ws_connect(f"{exchange.urls.stream}/ws", autoping=False) as socket,
+    ):
+        while (message := await socket.receive(timeout=10)).type is aiohttp.WSMsgType.PING:
+            pass
+    assert {"close_code": message.data, "close_reason": message.extra} == theirs
+
+
+@pytest.mark.parametrize(
+    ("ignored_max", "status", "name"),
+    [(5, 429, "errors/-1003_too_many_weight.json"), (0, 418, "errors/-1003_banned.json")],
+)
+async def test_used_up_weight_is_told_in_the_words_of_the_sample(ignored_max: int, status: int, name: str) -> None:
+    options = ExchangeOptions(budget=BudgetRules(weight_max=5, ignored_max=ignored_max))
+    async with exchange_of(options=options) as exchange, aiohttp.ClientSession() as session:
+        response = await session.get(f"{exchange.urls.rest}/api/v3/exchangeInfo")
+        ours = await response.json()
+    theirs = sample(name)
+    assert (response.status, list(ours), ours["code"]) == (status, list(theirs), theirs["code"])
+    assert re.sub(r"\d+", "N", ours["msg"]) == re.sub(r"\d+", "N", theirs["msg"])

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from paper_exchange.server import ExchangeOptions
 from paper_exchange.testing import exchange_of, simulated_file
+from shared.clock import ManualClock
+from shared.models import to_milliseconds
 
 FAST = ExchangeOptions(speed=300)  # a minute lasts 200 ms
 FASTER = ExchangeOptions(speed=3000, wait=True)
@@ -195,3 +199,18 @@ async def test_a_day_of_the_eastern_zone_has_a_stream_of_its_own(connect: Any) -
         candle = (await socket.receive_json(timeout=10))["k"]
     assert (candle["i"], (candle["t"] + 8 * 3_600_000) % 86_400_000) == ("1d", 0)
     assert candle["T"] - candle["t"] == 86_399_999
+
+
+async def test_at_the_clock_s_own_pace_a_candle_is_told_closed_just_after_its_minute(connect: Any) -> None:
+    clock = ManualClock(datetime(2026, 11, 22, 12, 0, 42, 500_000, tzinfo=UTC))
+    async with exchange_of(clock=clock) as exchange, connect(exchange, "/ws/btcusdt@kline_1m") as socket:
+        while not exchange.hub.has("btcusdt@kline_1m"):  # noqa: ASYNC110 - another task connects
+            await asyncio.sleep(0)
+        told = asyncio.create_task(closed_candles(socket, 2))
+        while not told.done():
+            await clock.advance(0.5)
+            await asyncio.sleep(0.001)
+        events = told.result()
+    minute = to_milliseconds(datetime(2026, 11, 22, 12, tzinfo=UTC))
+    assert [event["k"]["t"] for event in events] == [minute, minute + 60_000]
+    assert all(0 < event["E"] - event["k"]["T"] <= 10 for event in events)

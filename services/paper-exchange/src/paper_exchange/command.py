@@ -29,7 +29,12 @@ from shared.instruments import KNOWN, load_instruments
 _SPEED = click.FloatRange(min=0, min_open=True, max=100_000)
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--port", default=9443, show_default=True, type=click.IntRange(0, 65535), help="0 picks a free one"),
-    click.option("--data", multiple=True, metavar="SYMBOL:TF=FILE", help="candles to play; may be repeated"),
+    click.option(
+        "--data",
+        multiple=True,
+        metavar="SYMBOL:TF=FILE",
+        help="candles to play; may be repeated, or several with commas",
+    ),
     click.option("--feed", type=click.Choice(["replay", "simulated"]), help="[default: replay with --data]"),
     click.option("--symbols", default="BTC/USDT,ETH/USDT", show_default=True, help="of the simulated market"),
     click.option("--timeframes", default="1m", show_default=True, help="its shortest is what the others are made of"),
@@ -81,7 +86,7 @@ def paper_exchange(**options: Any) -> None:
 
 
 def _recording(options: dict[str, Any]) -> Recording:
-    data = _parsed("data", parse_data_files, list(options["data"]))
+    data = [item for text in options["data"] for item in _parsed("data", parse_data_files, text)]
     feed = options["feed"] or ("replay" if data else "simulated")
     if feed == "replay":
         return file_recording(read_files(data), options["history"])

@@ -35,6 +35,14 @@ class Recording:
     tapes: Mapping[tuple[str, str], CandleTape]
     span: RunSpan
 
+    def __post_init__(self) -> None:
+        """Refuse two symbols that the venue would write alike."""
+        alike: dict[str, str] = {}
+        for symbol, _ in self.tapes:
+            other = alike.setdefault(symbol.replace("/", ""), symbol)
+            if other != symbol:
+                raise ConfigError(f"symbols: {other} and {symbol} are one word at the venue; leave one of them away")
+
     def begin(self, *, now_ms: int, speed: float, alignment: Alignment) -> tuple[RunPlan, list[SymbolMarket]]:
         """Return the plan of a run from now on and the symbols under its stamps, what is history already over."""
         plan = plan_run(self.span, now_ms=now_ms, speed=speed, alignment=alignment)

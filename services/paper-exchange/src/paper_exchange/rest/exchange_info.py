@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from paper_exchange.rest.budget import BudgetRules
 from paper_exchange.rest.context import RestContext
-from paper_exchange.rest.errors import invalid_symbol
+from paper_exchange.rest.errors import invalid_symbol, optional_combination
 from paper_exchange.rest.parameters import Parameters
 from shared.domain.rounding import Instrument
 from shared.models import split_symbol
@@ -39,6 +39,8 @@ def exchange_info(parameters: Parameters, context: RestContext) -> dict[str, Any
     parameters.choice("showPermissionSets", ("true", "false"))
     status = parameters.choice("symbolStatus", _STATUSES)
     parameters.check_all_read()
+    if wanted is not None and status:
+        raise optional_combination()
     known = {symbol.replace("/", ""): symbol for symbol in context.run.symbols}
     if wanted is not None and any(symbol not in known for symbol in wanted):
         raise invalid_symbol()
