@@ -129,7 +129,7 @@ def run_rows(result: BacktestResult) -> Rows:
     if result.slippage_paid:
         rows.append(("Slippage Paid", f"{show_money(result.slippage_paid)} (inside the fill prices)"))
     if result.participation_max is not None:
-        rows.append(("Largest Fill", f"{100 * result.participation_max:.2f} % of a candle's usual volume"))
+        rows.append(("Largest Fill", f"{100 * result.participation_max:.4g} % of a candle's usual volume"))
     rows.append(("Signals", str(result.signals)))
     rows.append(("Refused", show_counts(result.refused)))
     rows.append(("Ignored", show_counts(result.ignored)))

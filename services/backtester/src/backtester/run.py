@@ -19,9 +19,10 @@ from backtester.detail import load_detail
 from backtester.engines import EngineJob, check_engine, run_on
 from backtester.live_limits import live_refusals
 from backtester.options import BacktestOptions, checked_balance
+from backtester.participation import largest_participation
 from backtester.ratios import sorted_marks
 from backtester.reruns import exact_ladder
-from backtester.result import BacktestResult, option_values
+from backtester.result import BacktestResult, option_values, to_record
 from backtester.statistics.probabilistic import probabilistic_sharpe
 from backtester.trials import Trial, record_trials
 from shared.candle_files import check_stream
@@ -113,6 +114,7 @@ def run_backtest(
         options={**option_values(options), "detail": request.detail},
         probabilistic_sharpe=_probabilistic_sharpe(result),
         candles=data,
+        participation_max=_participation(result, data),
         ladder=exact_ladder(job, result),
         seconds=msgspec.structs.replace(result.seconds, load=loaded + result.seconds.load),
     )
@@ -196,6 +198,13 @@ def _counted(result: BacktestResult, request: BacktestRequest, plugin: StrategyP
         return msgspec.structs.replace(result, notes=(*result.notes, str(error)))
     notes = (*result.notes, recorded.notice) if recorded.notice else result.notes
     return msgspec.structs.replace(result, trial=recorded.number, notes=notes)
+
+
+def _participation(result: BacktestResult, data: CandleData) -> float | None:
+    """Return what the engine counted; one that does not price by size counts nothing, so the fills tell."""
+    if result.participation_max is not None:
+        return result.participation_max
+    return largest_participation([to_record(trade) for trade in result.trades], data)
 
 
 def _probabilistic_sharpe(result: BacktestResult) -> float | None:

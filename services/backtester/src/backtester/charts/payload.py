@@ -13,6 +13,7 @@ from backtester.charts.trips import Excursions, Group, PairColumns, by_holding_t
 from backtester.data import CandleData
 from backtester.ladder import rungs
 from backtester.metrics import DetailedMetrics
+from backtester.participation import PROTECTIVE
 from backtester.ratios import sorted_marks
 from backtester.result import BacktestResult, to_record
 from shared.domain.performance import EquityCurve, FloatArray, IntArray, drawdown_series
@@ -20,7 +21,6 @@ from shared.models import OrderSide, to_milliseconds
 
 GROUPS_MAIN, GROUPS_SIDE, CANDLES_DRAWN_MAX = 1_500, 500, 1_500
 PAIRS_SHOWN_MAX = 30_000
-PROTECTIVE = frozenset({"stop_loss", "take_profit", "trailing_stop"})  # exits within a candle
 HISTOGRAM_BINS = 40
 
 
