@@ -37,7 +37,7 @@ def collector_of(database: Database, bus: MemoryBroker, registry: CollectorRegis
             database, bus, clock, ServiceMetrics("data-collector", registry), structlog.stdlib.get_logger("test")
         )
         storage = CandleStorage(database, bus, clock=clock)
-        return Collector(feed, storage, CollectorConfig(**{"consumers": (), **config}), ports)
+        return Collector(feed, storage, CollectorConfig(**{"consumers": (), "compare_seconds": 0.0, **config}), ports)
 
     return build
 

@@ -311,7 +311,7 @@ async def test_a_hole_that_the_venue_confirms_is_stated_and_the_stream_goes_on(
     collector_of: Build, database: Database, bus: MemoryBroker, stop: asyncio.Event
 ) -> None:
     clock = live_clock(60)
-    feed = ScriptedFeed(live_script(0, 1, 5, 6), [build_candle(3)])
+    feed = ScriptedFeed(live_script(0, 1, 5, 6), [build_candle(3), build_candle(5)])
     await run_live(collector_of(feed, clock=clock, history_candles=0), clock, stop)
     assert await announced_minutes(bus) == [0, 1, 3, 5, 6]
     assert await stored_gaps(database) == [("BTC/USDT", 2, 1, True), ("BTC/USDT", 4, 1, True)]
@@ -384,7 +384,8 @@ async def test_a_hole_torn_by_the_quarantine_is_stated_as_unconfirmed(
 ) -> None:
     clock = live_clock(60)
     script = [*live_script(0), FeedBatch(candles=(build_candle(1, low=-5),)), *live_script(2)]
-    await run_live(collector_of(ScriptedFeed(script), clock=clock, history_candles=0), clock, stop)
+    feed = ScriptedFeed(script, [build_candle(2)])
+    await run_live(collector_of(feed, clock=clock, history_candles=0), clock, stop)
     assert await stored_gaps(database) == [("BTC/USDT", 1, 1, False)]
 
 

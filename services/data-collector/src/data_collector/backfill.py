@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from structlog.stdlib import BoundLogger
 
@@ -20,21 +20,27 @@ from shared.models import TIMEFRAME_DELTA, Candle
 QUEUE_BATCHES_MAX = 64
 HISTORY_PAGES_MAX = 1_000
 CONFIRMATIONS = 2  # how often a venue must say "nothing there" before a hole is a fact
+COMPARED_AT_START = 60  # stored candles that are compared with the venue's history after a restart
+COMPARED_MAX = 500  # and at most, since they were compared last: one page, as cheap as a single candle
+LOOKS_MAX = 3  # at a history that does not show yet what its stream has closed
 SPOILED_MAX = 100
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_END = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class BackfillRules:
     """Bounds of the back-fill: how much history a first start loads, when a venue is asked again.
 
-    `loading` are the streams whose history has never been loaded to its end.
+    `loading` are the streams whose history has never been loaded to its end. Every `compare_seconds` (0: never), and
+    after each reconnect, what the streams brought since is compared with the venue's history.
     """
 
     history_candles: int = 500
     history_by_stream: Mapping[StreamKey, int] = field(default_factory=dict)
     loading: frozenset[StreamKey] = frozenset()
+    compare_seconds: float = 0.0
     confirm_seconds: float = 1.0
     retry_seconds: float = 1.0
     retry_seconds_max: float = 30.0
@@ -51,6 +57,7 @@ class _Stream:
     last: datetime | None
     held: deque[Candle]
     is_loading: bool = False
+    compared_until: datetime | None = None
     wanted_until: datetime | None = None
     spoiled: deque[datetime] = field(default_factory=lambda: deque(maxlen=SPOILED_MAX))  # came, and was malformed
     task: asyncio.Task[None] | None = None
@@ -67,8 +74,8 @@ class ContiguousFeed:
     """Wraps a live feed: what leaves has no hole that the venue could fill.
 
     A candle that is ahead of its stream by more than one step is held (a bounded number of them; older ones come
-    back with the history) while `history` is asked; other streams go on. An empty answer, twice, about a moment
-    before a candle that has closed confirms the hole. An error is asked again, with growing pauses, for ever.
+    back with the history) while `history` is asked; other streams go on. Two answers that show the candle after a
+    hole and nothing in it confirm the hole. An error is asked again, with growing pauses, for ever.
     A candle that cannot be true is a hole like any other, but one that only a good candle mends: it is never confirmed.
     """
 
@@ -86,13 +93,14 @@ class ContiguousFeed:
             held: deque[Candle] = deque(maxlen=self._rules.held_candles_max)
             self._streams[stream] = _Stream(resume.open_times.get(stream), held, stream in self._rules.loading)
         pump = asyncio.create_task(self._pump(resume), name=f"feed {self._feed.name}")
+        audit = asyncio.create_task(self._compare_now_and_then(), name="compare with history")
         try:
             while not isinstance(item := await self._queue.get(), _End):
                 yield item
             if item.error is not None:
                 raise item.error
         finally:
-            tasks = [pump, *(state.task for state in self._streams.values() if state.task is not None)]
+            tasks = [pump, audit, *(state.task for state in self._streams.values() if state.task is not None)]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -146,7 +154,12 @@ class ContiguousFeed:
             state.last = candle.open_time
             return True
         if state.last is not None and candle.open_time <= state.last:
-            return True  # a duplicate, a late one or a revision: harmless, stored as such
+            # A duplicate, a late one or a revision: stored as such, but the venue's history has the last word.
+            before = candle.open_time - TIMEFRAME_DELTA[stream.timeframe]
+            state.compared_until = min(state.compared_until or before, before)
+            state.wanted_until = self._venue_now()
+            self._start(stream, state)
+            return True
         state.held.append(candle)
         self._start(stream, state)
         return False
@@ -160,6 +173,11 @@ class ContiguousFeed:
             state.wanted_until = now
             self._start(stream, state)
 
+    async def _compare_now_and_then(self) -> None:
+        while self._rules.compare_seconds > 0:
+            await self._clock.sleep(self._rules.compare_seconds)
+            self._want_history()
+
     def _start(self, stream: StreamKey, state: _Stream) -> None:
         if state.task is None:
             state.task = asyncio.create_task(self._mend(stream, state), name=f"back-fill {stream}")
@@ -167,8 +185,14 @@ class ContiguousFeed:
     async def _mend(self, stream: StreamKey, state: _Stream) -> None:
         """Bring a stream up to what is held and wanted; newer candles are held until this ends."""
         try:
+            looks = 0
             while state.held or state.wanted_until is not None:
+                is_comparison = state.wanted_until is not None
                 await self._mend_once(stream, state)
+                if is_comparison and looks < LOOKS_MAX and _is_behind(state):
+                    looks += 1
+                    await self._clock.sleep(self._rules.confirm_seconds)
+                    state.wanted_until = self._venue_now()
         except Exception as error:  # noqa: BLE001 - the task's boundary: the reader raises it
             await self._queue.put(_End(error))
         finally:
@@ -177,50 +201,68 @@ class ContiguousFeed:
     async def _mend_once(self, stream: StreamKey, state: _Stream) -> None:
         wanted, state.wanted_until = state.wanted_until, None
         asked: Counter[tuple[datetime, datetime]] = Counter()
+        pause = self._rules.confirm_seconds
         while True:
-            until, fetched = await self._fetch_until_answered(stream, state, wanted)
+            fetched = await self._fetch_until_answered(stream, state, wanted)
+            again = tuple(candle for candle in fetched if state.last is not None and candle.open_time <= state.last)
             ordered = _merge(fetched, state.held, state.last)
             gaps = _gaps_of(stream, state.last, ordered)
-            asked.update((gap.start_time, gap.end_time) for gap in gaps if gap.end_time <= until)
-            if all(asked[gap.start_time, gap.end_time] >= CONFIRMATIONS for gap in gaps):
+            shown = max((candle.open_time for candle in fetched), default=_EPOCH)
+            state.compared_until = max(state.compared_until or shown, shown)
+            asked.update((gap.start_time, gap.end_time) for gap in gaps if gap.end_time <= shown)
+            doubted = [gap.start_time for gap in gaps if asked[gap.start_time, gap.end_time] < CONFIRMATIONS]
+            if not doubted:
+                state.held.clear()
+            if again:
+                await self._queue.put(FeedBatch(candles=again))  # the same as stored, or a revision
+            await self._release(state, [each for each in ordered if each.open_time < min(doubted, default=_END)], gaps)
+            if not doubted:
                 break
-            await self._clock.sleep(self._rules.confirm_seconds)
-        state.held.clear()
+            await self._clock.sleep(pause)
+            pause = min(2 * pause, self._rules.retry_seconds_max)
+        if state.is_loading:
+            await self._queue.put(FeedBatch(history_ends={stream: state.last}))
+            state.is_loading = False
+
+    async def _release(self, state: _Stream, candles: Sequence[Candle], gaps: Sequence[CandleGap]) -> None:
+        """Send candles on; a hole between them in which nothing came malformed is a fact."""
         facts = [gap for gap in gaps if not any(gap.start_time <= each < gap.end_time for each in state.spoiled)]
         size = self._rules.batch_candles_max
-        for start in range(0, len(ordered), size):
-            part = ordered[start : start + size]
+        for start in range(0, len(candles), size):
+            part = candles[start : start + size]
             state.last = part[-1].open_time
             inside = tuple(gap for gap in facts if part[0].open_time <= gap.end_time <= part[-1].open_time)
-            is_end = state.is_loading and start + size >= len(ordered)
-            ends = {stream: state.last} if is_end else {}
-            await self._queue.put(FeedBatch(candles=tuple(part), confirmed_gaps=inside, history_ends=ends))
-        if state.is_loading and not ordered:
-            await self._queue.put(FeedBatch(history_ends={stream: state.last}))
-        state.is_loading = False
+            await self._queue.put(FeedBatch(candles=tuple(part), confirmed_gaps=inside))
 
-    async def _fetch_until_answered(
-        self, stream: StreamKey, state: _Stream, wanted: datetime | None
-    ) -> tuple[datetime, list[Candle]]:
+    async def _fetch_until_answered(self, stream: StreamKey, state: _Stream, wanted: datetime | None) -> list[Candle]:
         pause = self._rules.retry_seconds
         while True:
             since, until = self._span(stream, state, wanted)
             try:
-                return until, await self._fetch(stream, since, until)
+                return await self._fetch(stream, since, until)
             except TradingError as error:
                 self._log.warning("backfill.failed", stream=str(stream), error=str(error), retry_seconds=pause)
             await self._clock.sleep(pause)
             pause = min(2 * pause, self._rules.retry_seconds_max)
 
     def _span(self, stream: StreamKey, state: _Stream, wanted: datetime | None) -> tuple[datetime, datetime]:
-        """Return what to ask the venue for: from the last candle, or by default from the bounded past."""
+        """Return what to ask the venue for: from the last candle, or by default from the bounded past.
+
+        Held candles are asked for too: a venue whose answer lacks what its stream has closed is behind, and says
+        nothing about holes. What was wanted begins where the last comparison ended.
+        """
         step = TIMEFRAME_DELTA[stream.timeframe]
-        held = [candle.open_time for candle in state.held]
+        held = [candle.open_time + step for candle in state.held]
         ends = held if wanted is None else [*held, wanted - (wanted - _EPOCH) % step]
         until = max(ends)
         if state.last is not None:
-            return state.last + step, until
-        return min([*held, until - self._rules.candles_of(stream) * step]), until
+            return self._compare_from(state, state.last, step) if wanted is not None else state.last + step, until
+        return min([*(each - step for each in held), until - self._rules.candles_of(stream) * step]), until
+
+    def _compare_from(self, state: _Stream, last: datetime, step: timedelta) -> datetime:
+        if state.compared_until is None:
+            return last - (COMPARED_AT_START - 1) * step
+        return min(max(state.compared_until, last - COMPARED_MAX * step), last) + step
 
     async def _fetch(self, stream: StreamKey, since: datetime, until: datetime) -> list[Candle]:
         rows: list[Candle] = []
@@ -235,8 +277,13 @@ class ContiguousFeed:
         return rows
 
 
+def _is_behind(state: _Stream) -> bool:
+    return state.last is not None and (state.compared_until is None or state.compared_until < state.last)
+
+
 def _merge(fetched: Sequence[Candle], held: Iterable[Candle], last: datetime | None) -> list[Candle]:
-    by_time = {candle.open_time: candle for candle in fetched} | {candle.open_time: candle for candle in held}
+    # what the venue's history says counts more than what its stream once said
+    by_time = {candle.open_time: candle for candle in held} | {candle.open_time: candle for candle in fetched}
     return [by_time[moment] for moment in sorted(by_time) if last is None or moment > last]
 
 

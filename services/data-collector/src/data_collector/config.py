@@ -13,6 +13,7 @@ from shared.binance_rest import CallPolicy
 from shared.config import Settings
 from shared.venue_symbols import call_policy
 
+COMPARE_SECONDS = 600.0  # between two comparisons of what streams brought with the venue's history
 CONSUMERS = ("engine", "executor", "portfolio")  # whose cursor `{name}/watermark` the feed waits for
 
 
@@ -50,6 +51,7 @@ class CollectorConfig:
     speed: float | None = 1.0
     seed: int = 1
     history_candles: int = 500
+    compare_seconds: float = COMPARE_SECONDS
     history_by_stream: Mapping[StreamKey, int] = field(default_factory=dict)
     feed_ahead_max: int = 2000
     batch_candles_max: int = 500

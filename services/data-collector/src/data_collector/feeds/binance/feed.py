@@ -28,7 +28,7 @@ from shared.venue_symbols import binance_markets
 
 CLOCK_SECONDS = 600.0  # how often the venue's clock is compared with ours
 CLOCK_OFFSET_TOLD = timedelta(seconds=1)
-MARGIN_MS = 0  # of the server's own clock, after a candle's close
+MARGIN_MS = 1000  # frames that close a candle were seen up to 266 ms after its end
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,8 @@ class BinanceFeed:
     """Closed candles of Binance Spot, and the first frame of each new one; public data, no key.
 
     A candle is closed when its frame says so. One that REST returns is closed when a later one of its stream is
-    known, or when it is the last and the venue's own clock has passed its end; that the stream shows it as still
-    open overrules the clock.
+    known, or when it is the last and the venue's own clock has passed its end by a margin: the trades of a candle's
+    last moment are counted a little after it.
     """
 
     name = "binance"
@@ -183,12 +183,8 @@ class BinanceFeed:
 
     def _is_closed(self, stream: StreamKey, rows: Sequence[KlineRow], place: int, step_ms: int) -> bool:
         open_ms = rows[place][0]
-        newest_ms = self._opened_ms.get(stream, -1)
-        if place + 1 < len(rows) or open_ms < newest_ms:
+        if place + 1 < len(rows) or open_ms < self._opened_ms.get(stream, -1):
             return True
-        closed = self._closed.get(stream)
-        if open_ms == newest_ms and (closed is None or to_milliseconds(closed.open_time) < open_ms):
-            return False
         return open_ms + step_ms + MARGIN_MS <= self._rest.now().timestamp() * 1000
 
     def _on_kline(self, frame: KlineFrame) -> None:
