@@ -16,11 +16,12 @@ from backtester.history import history_start
 from backtester.options import BacktestOptions
 from backtester.sweep.figures import SetFigures, measure_sets
 from backtester.sweep.kernel import (
+    LAST,
+    LAST_CLOSED,
     LINES_SPARE,
+    MORE,
     SIGNAL,
     STEPPED_ROWS,
-    end_run,
-    end_window,
     step_sets,
     trade_guarded,
     trade_plain,
@@ -80,7 +81,6 @@ class BatchRunner:
         options = terms.options
         is_guarded = options.stop_loss_pct or options.take_profit_pct or options.trailing_pct
         self._trade = compiled(trade_guarded if is_guarded else trade_plain)
-        self._end_window, self._end_run = compiled(end_window), compiled(end_run)
 
     def prepare(self, market: SweepMarket, batch: Batch) -> None:
         """Make or load the machine code for the batch's layout, by a run over nothing."""
@@ -91,10 +91,7 @@ class BatchRunner:
             prepare(self._feed, states, values, market.history, 0, 0)
         desk = (self._rules(batch.strategies[0], 0), *opening_account(self._terms.balance), np.empty(1, ENTRY))
         lines, days, sums = trade_lines(LINES_SPARE), (market.day_rows, 0, np.zeros(len(market.day_rows))), np.zeros(2)
-        prepare(self._trade, (*desk, lines), market.columns, (0, 0), room[0, :0], days, sums)
-        prepare(self._end_window, (*desk, lines))
-        if self._terms.options.close_at_end:
-            prepare(self._end_run, (*desk, lines), 0, 1.0, sums)
+        prepare(self._trade, (*desk, lines), market.columns, (0, 0, MORE), room[0, :0], days, sums)
 
     def run(self, market: SweepMarket, batch: Batch, scratch: Scratch) -> BatchOutcome:
         """Return what the sets come to; they are left as they were."""
@@ -108,24 +105,19 @@ class BatchRunner:
         while begin < market.rows:
             counts[:] = 0
             end = self._step(states, batch.values, market.columns, (begin, market.rows), speaking, (signals, counts))
+            follows = MORE if end < market.rows else LAST_CLOSED if self._terms.options.close_at_end else LAST
             for place in range(len(states)):
-                desk = accounts.desk(place)
-                days = accounts.days(place, begin)
-                self._trade(
-                    desk, market.columns, (begin, end), signals[place, : counts[place]], days, accounts.sums[place]
+                noted, sums = signals[place, : counts[place]], accounts.sums[place]
+                accounts.finals[place] = self._trade(
+                    accounts.desk(place),
+                    market.columns,
+                    (begin, end, follows),
+                    noted,
+                    accounts.days(place, begin),
+                    sums,
                 )
-                if end < market.rows:
-                    self._end_window(desk)
-                elif self._terms.options.close_at_end:
-                    accounts.finals[place] = self._end_run(
-                        desk, end - 1, float(market.columns[4][-1]), accounts.sums[place]
-                    )
-                    accounts.marks[place, -1] = accounts.finals[place]
-                else:
-                    book = accounts.books[place]
-                    accounts.finals[place] = book["cash"] + book["held"] * market.columns[4][-1]
-                accounts.books[place]["trades"] = 0
             begin = end
+        accounts.marks[:, -1] = accounts.finals
         return self._outcome(market, batch, accounts)
 
     def _rules(self, strategy: CompiledStrategy, fed: int) -> Records:

@@ -16,14 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from backtester.compiled.exits import guard_above, guard_below, leave
-from backtester.compiled.layout import BUY_SIDE, NONE, SELL_SIDE
+from backtester.compiled.exits import close_at_end, guard_above, guard_below, leave
+from backtester.compiled.layout import BUY_SIDE, BY_END, NONE, SELL_SIDE
 from backtester.compiled.ledger import settle
-from backtester.compiled.loop import BUY_ACTION, decide, fill_waiting, finish
+from backtester.compiled.loop import BUY_ACTION, decide, fill_waiting
 from shared.step_compiler import record_at, strategy_step
 
 STEPPED_ROWS = 1024  # between two looks at how full the lists of signals are
 LINES_SPARE = 4  # a candle fills and leaves at most once each
+MORE, LAST, LAST_CLOSED = 0, 1, 2  # what follows a window: another one, nothing, or a sale of what is held
 
 SIGNAL = np.dtype(
     [
@@ -70,16 +71,17 @@ def step_sets(states: Any, values: Any, candles: Any, rows: tuple[int, int], spe
     return first
 
 
-def trade_plain(desk: Any, candles: Any, rows: tuple[int, int], signals: Any, days: Any, sums: Any) -> None:
+def trade_plain(desk: Any, candles: Any, window: tuple[int, int, int], signals: Any, days: Any, sums: Any) -> float:
     """Go from signal to signal: between them nothing happens to an account without protective orders.
 
-    `desk` is (rules, book, ledger, entries, lines), one account's; `days` (row of each day's last candle, how many of
-    them lie before these rows, marks: one a day, written); `sums` takes trades and their fees, float64 of shape (2,).
+    `desk` is (rules, book, ledger, entries, lines), one account's; `window` the first row, the one after the last, and
+    what follows; `days` (row of each day's last candle, how many of them lie before these rows, marks: one a day,
+    written); `sums` takes trades and their fees, float64 of shape (2,). Return the equity at the window's end.
     """
     terms, book, ledger, entries, lines = desk[0][0], desk[1][0], desk[2][0], desk[3][0], desk[4][0]
     open_time, close, room = candles[0], candles[4], len(desk[4]) - LINES_SPARE
     day_rows, day, marks = days
-    first, last = rows
+    first, last, follows = window
     counted = book.trades
     if book.order_side != NONE and first < last:
         book.row = first
@@ -111,14 +113,15 @@ def trade_plain(desk: Any, candles: Any, rows: tuple[int, int], signals: Any, da
     while day < len(day_rows) and day_rows[day] < last:
         marks[day] = book.cash + book.held * close[day_rows[day]]
         day += 1
+    return end_window(terms, book, ledger, entries, lines, (follows, last - 1, close[last - 1]), sums)
 
 
-def trade_guarded(desk: Any, candles: Any, rows: tuple[int, int], signals: Any, days: Any, sums: Any) -> None:
+def trade_guarded(desk: Any, candles: Any, window: tuple[int, int, int], signals: Any, days: Any, sums: Any) -> float:
     """Go from candle to candle while something is held, else from signal to signal. Arguments as `trade_plain`."""
     terms, book, ledger, entries, lines = desk[0][0], desk[1][0], desk[2][0], desk[3][0], desk[4][0]
     open_time, open, high, low, close, _ = candles
     day_rows, day, marks = days
-    row, last = rows
+    row, last, follows = window
     place, counted, room = 0, book.trades, len(desk[4]) - LINES_SPARE
     guards = guard_below(terms, book), guard_above(terms, book)
     while row < last:
@@ -146,6 +149,7 @@ def trade_guarded(desk: Any, candles: Any, rows: tuple[int, int], signals: Any, 
         if counted > room:
             counted = put_aside(terms, book, ledger, entries, lines)
         row += 1
+    return end_window(terms, book, ledger, entries, lines, (follows, last - 1, close[last - 1]), sums)
 
 
 def pass_candle(
@@ -181,18 +185,19 @@ def put_aside(terms: Any, book: Any, ledger: Any, entries: Any, lines: Any) -> i
     return 0
 
 
-def end_window(desk: Any) -> None:
-    """Let another set use the lines: what they say goes into the ledger."""
-    put_aside(desk[0][0], desk[1][0], desk[2][0], desk[3][0], desk[4][0])
-
-
-def end_run(desk: Any, row: int, close: float, sums: Any) -> float:
-    """Sell what is held at the last close; return the equity that it leaves."""
-    book, lines = desk[1][0], desk[4][0]
-    counted = book.trades
-    equity = finish(desk, True, row, close)
-    while counted < book.trades:
-        sums[0] += 1.0
-        sums[1] += record_at(lines, counted).fee
-        counted += 1
-    return float(equity)
+def end_window(
+    terms: Any, book: Any, ledger: Any, entries: Any, lines: Any, end: tuple[int, int, float], sums: Any
+) -> float:
+    """Let another set use the lines, or sell what is held at the (row, close) of the end; return the equity then."""
+    follows, row, close = end
+    if follows == LAST_CLOSED:
+        counted = book.trades
+        book.row = row
+        book.order_purpose = BY_END
+        close_at_end(terms, book, ledger, entries, lines, close)
+        for place in range(counted, book.trades):
+            sums[0] += 1.0
+            sums[1] += record_at(lines, place).fee
+    elif follows == MORE:
+        put_aside(terms, book, ledger, entries, lines)
+    return float(book.cash + book.held * close)

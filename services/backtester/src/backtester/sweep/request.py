@@ -46,6 +46,7 @@ class SweepRequest:
 def request_identity(request: SweepRequest, plugin: StrategyPlugin, data: CandleData) -> dict[str, Any]:
     """Return what makes a sweep another one: everything that decides a figure of it."""
     return {
+        **{name: str(value) for name, value in option_values(request.options).items()},
         "strategy": plugin.name,
         "code_hash": plugin.code_hash,
         "symbol": request.symbol,
@@ -57,7 +58,6 @@ def request_identity(request: SweepRequest, plugin: StrategyPlugin, data: Candle
         "params": dict(request.params),
         "grid": {name: list(values) for name, values in request.grid.items()},
         "initial_balance": str(request.initial_balance),
-        "options": {name: str(value) for name, value in option_values(request.options).items()},
         "instrument": request.instrument,
         "null": request.null,
         "seed": request.seed,

@@ -35,13 +35,17 @@ type OnTrials = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """A sweep that is done: every finished trial of the data and of its shuffles, and what was known beside them."""
+    """A sweep that is done: every finished trial of the data and of its shuffles, and what was known beside them.
+
+    `resumed` trials were finished before an interruption; `ledger_number` is 0 where no trial was counted.
+    """
 
     request: SweepRequest
     identity: dict[str, Any]
     sets: Sets
     data: CandleData
     table: pl.DataFrame
+    resumed: int
     ledger_number: int
     notices: tuple[str, ...]
     seconds: dict[str, float]
@@ -79,7 +83,7 @@ def run_sweep(request: SweepRequest, clock: Clock, on_trials: OnTrials | None = 
         "compile": work.compile_seconds,
         "run": clock.monotonic() - prepared - work.compile_seconds,
     }
-    return Swept(request, identity, sets, data, table, recorder.number, tuple(recorder.notices), seconds)
+    return Swept(request, identity, sets, data, table, len(done), recorder.number, tuple(recorder.notices), seconds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,8 @@ def _facts(swept: Swept) -> Iterator[str]:
         f"costs: fee {options.fee} in {options.fee_asset.value}, slippage {options.slippage_bps} bps, "
         f"fill {options.fill}, sizing {options.sizing}"
     )
+    if swept.resumed:
+        yield f"{swept.resumed:,} of all runs were finished before the interruption"
     yield from swept.notices
     if swept.ledger_number:
         yield f"{swept.ledger_number:,} trials on this data so far"

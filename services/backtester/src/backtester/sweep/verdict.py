@@ -101,6 +101,7 @@ def head_of(swept: Swept, verdict: Verdict) -> dict[str, Any]:
         "metric": verdict.metric,
         "trials": len(swept.sets.given),
         "skipped": swept.sets.skipped,
+        "resumed": swept.resumed,
         "shuffles": swept.request.null,
         "noise": noise,
         "best": best,
