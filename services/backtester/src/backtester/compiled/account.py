@@ -9,13 +9,16 @@ from backtester.compiled.ledger import cash_after_purchase, paid_price, pair, se
 from backtester.compiled.money import UNIT, is_less, price_units, quantity_of, times
 from shared.step_compiler import record_at
 
-MONEY_MARGIN = 1e-9  # floats may be off by so much of the account, a chunk's many thousand roundings included
-PRODUCT_MARGIN = 1e-13  # and by so much after a few multiplications
+MONEY_MARGIN = 1e-9  # a price made of the book's average may be off by so much of it
+PRODUCT_MARGIN = 1e-13  # and any figure after a few multiplications
+ROUNDING = 1e-15  # what one fill may add to the error of cash, as a part of the money that it moves
+SMALLEST = 1e-17  # a few units
 
 
 def synchronize(terms: Any, book: Any, ledger: Any) -> None:
     """Take the settled ledger's figures into the book."""
     book.cash = ledger.cash[0] / UNIT
+    book.doubt = ROUNDING * abs(book.cash) + SMALLEST
     book.average = ledger.average[0] / UNIT
     if terms.is_received:
         book.held = ledger.held[0] / UNIT
@@ -57,8 +60,8 @@ def buy(terms: Any, book: Any, ledger: Any, entries: Any, lines: Any, prices: tu
     spent = quantity * price
     fee = spent * terms.taker[0]
     cash = book.cash - spent if terms.is_received else book.cash - spent - fee
-    margin = MONEY_MARGIN * (terms.balance + book.cash + spent)
-    if cash < margin and (cash < -margin or not is_covered(terms, book, ledger, entries, lines, market)):
+    doubt = book.doubt + ROUNDING * (book.cash + spent) + SMALLEST
+    if cash < doubt and (cash < -doubt or not is_covered(terms, book, ledger, entries, lines, market)):
         book.declined[INSUFFICIENT_CASH] += 1
         return
     if terms.has_stop or terms.has_target:
@@ -68,6 +71,7 @@ def buy(terms: Any, book: Any, ledger: Any, entries: Any, lines: Any, prices: tu
         book.candle_high = 0.0
     book.high_water = max(book.high_water, price)
     book.cash = cash
+    book.doubt = doubt
     book.held_steps += book.order_steps
     book.held = book.held_steps * terms.step_size
     record_at(entries, book.depth).steps = book.order_steps
@@ -93,6 +97,7 @@ def sell(terms: Any, book: Any, ledger: Any, entries: Any, lines: Any, prices: t
     got = book.order_steps * terms.step_size * price
     fee = got * (terms.maker[0] if book.order_purpose == BY_TARGET else terms.taker[0])
     book.cash += got - fee
+    book.doubt += ROUNDING * (book.cash + got) + SMALLEST
     note(book, lines, market, price, fee)
     if terms.is_received:
         settle(terms, ledger, entries, lines, book.trades)

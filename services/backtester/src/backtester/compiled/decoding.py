@@ -138,7 +138,9 @@ def _stretched(after: FloatArray, rows: IntArray, count: int) -> FloatArray:
 def slippage_paid(lines: Records, step_size: Decimal) -> Decimal:
     """Return what slippage and tick cost against the market price that each fill met, in quote."""
     total = ZERO
-    prices = zip(to_amounts(lines["exact_price"]), to_amounts(lines["exact_market"]), strict=True)
+    levels = zip(lines["is_level"].tolist(), to_amounts(lines["exact_market"]), lines["market"].tolist(), strict=True)
+    markets = [level if is_level else to_decimal(price) for is_level, level, price in levels]
+    prices = zip(to_amounts(lines["exact_price"]), markets, strict=True)
     for (price, market), steps in zip(prices, lines["steps"].tolist(), strict=True):
         total = plus(total, times(MONEY_CONTEXT.multiply(Decimal(steps), step_size), abs(minus(price, market))))
     return total

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from backtester.compiled.account import ROUNDING
 from backtester.compiled.layout import BOOK, EQUITY_FRACTION, FIXED, LEDGER, QUOTE, RISK, RULES
 from shared.domain.book import BookRules, InstanceRules
 from shared.domain.fees import FeeAsset
@@ -123,5 +124,6 @@ def opening_account(cash: Decimal) -> tuple[npt.NDArray[np.void], npt.NDArray[np
     """Return the one-element arrays of book and ledger of a sub-account that has only cash."""
     book, ledger = np.zeros(1, dtype=BOOK), np.zeros(1, dtype=LEDGER)
     book["cash"], ledger["cash"] = float(cash), amount_floats(cash)
+    book["doubt"] = ROUNDING * float(cash)
     book["cooldown_until"] = np.iinfo(np.int64).min
     return book, ledger

@@ -71,6 +71,7 @@ RULES = np.dtype(
 BOOK = np.dtype(
     [
         ("cash", np.float64),
+        ("doubt", np.float64),
         ("held", np.float64),
         ("average", np.float64),
         ("high_water", np.float64),

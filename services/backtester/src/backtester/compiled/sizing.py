@@ -40,8 +40,8 @@ from shared.step_compiler import record_at
 
 HUNDRED = 100.0
 PERCENT_INVERSE_HIGH, PERCENT_INVERSE_LOW = 1e-20, 5.484672854579043e-37  # together 10^-20
-QUOTE_MARGIN = 1e-13
-EQUITY_MARGIN = 1e-9
+FEW_ROUNDINGS = 4e-15
+UNIT_SIZE = 1e-18
 UNSURE_MAX = 0.25
 
 
@@ -107,14 +107,14 @@ def buy_steps(terms: Any, book: Any, ledger: Any, entries: Any, lines: Any, clos
 
 def near_steps(terms: Any, book: Any, close: float) -> int:
     """Return the steps of one entry from the book's floats; -1 where they might be one more or less."""
-    margin = QUOTE_MARGIN
+    error = 0.0
     if terms.sizing == QUOTE:
         money = terms.sizing_amount
     else:
         equity = book.cash + book.held * close
-        if equity <= EQUITY_MARGIN * terms.balance:
+        if equity <= 2.0 * book.doubt:
             return -1
-        margin = EQUITY_MARGIN * max(1.0, terms.balance / equity)
+        error = 2.0 * book.doubt / equity
         money = equity * terms.sizing_amount
     unit = close
     if terms.sizing == RISK:
@@ -122,7 +122,7 @@ def near_steps(terms: Any, book: Any, close: float) -> int:
             return -1
         unit = close * terms.stop_share[0]
     count = money / (unit * terms.step_size) + STEP_TOLERANCE
-    unsure = count * margin + QUOTE_MARGIN
+    unsure = count * (error + FEW_ROUNDINGS) + UNIT_SIZE / terms.step_size + FEW_ROUNDINGS
     if count >= STEPS_MAX or unsure > UNSURE_MAX or abs(count - np.floor(count + 0.5)) <= unsure:
         return -1
     return int(count)
