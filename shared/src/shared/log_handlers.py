@@ -47,6 +47,19 @@ class FileHandler(RotatingFileHandler):
                 f"log file {path}: cannot be written ({error.strerror}); choose another --state"
             ) from None
 
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line, to a new file when it would pass the size; rendered once, where the library renders twice."""
+        try:
+            line = self.format(record) + self.terminator
+            if self.stream is None:
+                self.stream = self._open()
+            if self.stream.tell() + len(line.encode("utf-8", "replace")) > self.maxBytes:
+                self.doRollover()
+            self.stream.write(line)
+            self.flush()
+        except Exception:  # noqa: BLE001 - a task boundary: what cannot be logged stops nothing
+            self.handleError(record)
+
 
 class SinkHandler(logging.Handler):
     """Tells the sink of each error once, then no sooner than `repeat_seconds` later, with the number held back."""

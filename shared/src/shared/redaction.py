@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import quote
 
 HIDDEN: Final = "[redacted]"
 SECRET_LENGTH_MIN: Final = 4  # anything shorter is part of ordinary words
 DEPTH_MAX: Final = 6
+NAMES_REMEMBERED_MAX: Final = 2048
 _SECRET_WORDS: Final = frozenset(
     {
         "token",
@@ -26,18 +28,25 @@ _SECRET_WORDS: Final = frozenset(
     }
 )
 _WORDS: Final = re.compile(r"[a-z]+|[A-Z]+(?![a-z])|[A-Z][a-z]+")
+# (what a text must hold, in small letters, for the form to be looked for; the form; what stands in its place)
 _FORMS: Final = (
-    (re.compile(r"(\b(?:bot)?)\d{3,20}:[A-Za-z0-9_-]{20,}"), rf"\1{HIDDEN}"),
-    (re.compile(r"(/bot)[^/\s\"']+(?=/)"), rf"\1{HIDDEN}"),
-    (re.compile(r"(://[^\s:/@\"']*:)[^\s/\"']+@"), rf"\1{HIDDEN}@"),
+    ((":",), re.compile(r"(\b(?:bot)?)\d{3,20}:[A-Za-z0-9_-]{20,}"), rf"\1{HIDDEN}"),
+    (("/bot",), re.compile(r"(/bot)[^/\s\"']+(?=/)"), rf"\1{HIDDEN}"),
+    (("://",), re.compile(r"(://[^\s:/@\"']*:)[^\s/\"']+@"), rf"\1{HIDDEN}@"),
     (
+        ("apikey", "api_key", "signature", "access_token"),
         re.compile(r"(?i)(\b(?:X-MBX-APIKEY|signature|api_?key|access_token)\b[\"']?\s*[=:]\s*[\"']?)[\w%+/.~-]+"),
         rf"\1{HIDDEN}",
     ),
-    (re.compile(r"(?i)(\bAuthorization\b[\"']?\s*[=:]\s*[\"']?(?:Bearer|Basic)?\s*)[\w+/=.~-]+"), rf"\1{HIDDEN}"),
+    (
+        ("authorization",),
+        re.compile(r"(?i)(\bAuthorization\b[\"']?\s*[=:]\s*[\"']?(?:Bearer|Basic)?\s*)[\w+/=.~-]+"),
+        rf"\1{HIDDEN}",
+    ),
 )
 
 
+@lru_cache(maxsize=NAMES_REMEMBERED_MAX)
 def is_secret_name(name: str) -> bool:
     """Return whether what stands under `name` is hidden whatever it is."""
     words = [word.lower() for word in _WORDS.findall(name)]
@@ -65,8 +74,9 @@ class Redactor:
         for secret in self._secrets:
             if secret in text:
                 text = text.replace(secret, HIDDEN)
-        if ":" in text or "=" in text or "/bot" in text:  # every form holds one of them
-            for form, instead in _FORMS:
+        small = text.lower()
+        for needles, form, instead in _FORMS:
+            if any(needle in small for needle in needles):
                 text = form.sub(instead, text)
         return text
 
@@ -76,6 +86,8 @@ class Redactor:
             return value
         if is_secret_name(name):
             return HIDDEN
+        if isinstance(value, str | int | float):  # nearly always, and quicker than asking for what is abstract
+            return value
         if depth < DEPTH_MAX:
             if isinstance(value, Mapping):
                 return {key: self.value(str(key), item, depth + 1) for key, item in value.items()}
