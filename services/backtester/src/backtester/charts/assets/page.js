@@ -204,19 +204,23 @@
     return [traces, layout({ hovermode: "closest", xaxis: axis({ type: "date", rangeslider: { visible: false }, range: [from, to] }), yaxis: y })];
   }
 
+  function percent(value, digits) {
+    const text = value.toFixed(digits);
+    return Number(text) === 0 ? "0" : (value > 0 ? "+" : "") + text;
+  }
   function monthsChart() {
     const names = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     const all = run.months.flatMap((row) => row.months).filter((value) => value !== null);
     const reach = Math.max(0.01, ...all.map(Math.abs));
     const narrow = byId("months").clientWidth < 640;
-    const text = run.months.map((row) => row.months.map((value) => (value === null ? "" : `${value > 0 ? "+" : ""}${value.toFixed(narrow ? 1 : 2)}`)));
+    const text = run.months.map((row) => row.months.map((value) => (value === null ? "" : percent(value, narrow ? 1 : 2))));
     byId("months").style.height = `${90 + 42 * run.months.length}px`;
-    const totals = run.months.map((row, place) => ({ xref: "paper", x: 1.005, xanchor: "left", y: place, yref: "y", text: `<b>${row.total > 0 ? "+" : ""}${row.total.toFixed(narrow ? 1 : 2)} %</b>`, showarrow: false, font: { color: color(row.total < 0 ? "bad" : "good") } }));
+    const totals = run.months.map((row, place) => ({ xref: "paper", x: 1.005, xanchor: "left", y: place, yref: "y", text: `<b>${percent(row.total, narrow ? 1 : 2)} %</b>`, showarrow: false, font: { color: color(row.total < 0 ? "bad" : "good") } }));
     return [[{
       type: "heatmap", x: names, y: run.months.map((row) => row.year), z: run.months.map((row) => row.months), text, texttemplate: "%{text}", hoverongaps: false,
       textfont: { color: color("ink"), size: narrow ? 9 : 12 }, zmin: -reach, zmax: reach, showscale: false, xgap: 3, ygap: 3,
       colorscale: [[0, color("bad")], [0.5, color("middle")], [1, color("good")]], opacity: 0.85, hovertemplate: "%{x} %{y}: %{z:.2f} %<extra></extra>",
-    }], layout({ margin: { l: 8, r: 76, t: 30, b: 8 }, annotations: totals, dragmode: false, xaxis: axis({ side: "top", fixedrange: true, showgrid: false }), yaxis: axis({ type: "category", autorange: "reversed", fixedrange: true, showgrid: false }) })];
+    }], layout({ margin: { l: 8, r: narrow ? 70 : 96, t: 30, b: 8 }, annotations: totals, dragmode: false, xaxis: axis({ side: "top", fixedrange: true, showgrid: false }), yaxis: axis({ type: "category", autorange: "reversed", fixedrange: true, showgrid: false }) })];
   }
 
   function outcomeChart() {
@@ -247,8 +251,8 @@
       hovertemplate: "move %{x:.2f} %, net %{y:.2f} %<extra></extra>",
     }));
     const mark = name === "adverse" ? run.stop_pct : run.target_pct, word = name === "adverse" ? "stop" : "target";
-    const limit = mark ? { shapes: [level(mark, "dash")], annotations: [{ x: mark, yref: "paper", y: 1, text: `${word} ${mark} %`, showarrow: false, xanchor: "left", yanchor: "top", font: { color: color("ink") } }] } : { annotations: [{ xref: "paper", x: 1, xanchor: "right", yref: "paper", y: 1, yanchor: "top", text: `no ${word} was set`, showarrow: false }] };
     const most = Math.max(mark || 0, moves.reduce((high, value) => Math.max(high, value), 0)) * 1.05 || 1;
+    const limit = mark ? { shapes: [level(mark, "dash")], annotations: [{ x: mark, yref: "paper", y: 1, text: ` ${word} ${mark} % `, showarrow: false, xanchor: mark > 0.6 * most ? "right" : "left", yanchor: "top", font: { color: color("ink") } }] } : { annotations: [{ xref: "paper", x: 1, xanchor: "right", yref: "paper", y: 1, yanchor: "top", text: `no ${word} was set`, showarrow: false }] };
     const ideal = { type: "line", x0: 0, y0: 0, x1: most, y1: name === "adverse" ? -most : most, line: { color: color("hold"), width: 1, dash: "dot" } };
     return [traces, layout({
       hovermode: "closest", ...limit, shapes: [...(limit.shapes ?? []), ideal],
