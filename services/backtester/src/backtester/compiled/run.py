@@ -79,10 +79,11 @@ class CompiledRun:
         candles, rules = candle_arrays(data), self.rules(data, 0)
         desk = (rules, *opening_account(self._balance), np.empty(1, ENTRY), trade_lines(1))
         prepare(self._loops.feed, states, values, candles, 0, 0)
-        prepare(self._loop(rules), states, values, candles, desk, np.empty(0), 0, 0)
+        prepare(self.loop(rules), states, values, candles, desk, np.empty(0), 0, 0)
         prepare(self._finish, desk, False, 0, 1.0)
 
-    def _loop(self, rules: Records) -> Callable[..., None]:
+    def loop(self, rules: Records) -> Callable[..., None]:
+        """Return the loop that a run by these rules takes."""
         terms = rules[0]
         is_guarded = terms["has_stop"] or terms["has_target"] or terms["has_trailing"]
         chosen: Callable[..., None] = self._loops.run_guarded if is_guarded else self._loops.run_plain
@@ -106,7 +107,7 @@ class CompiledRun:
         book, ledger = opening_account(self._balance)
         entries = np.empty(min(data.rows, int(rules["max_entries"][0]) or data.rows) + 1, dtype=ENTRY)
         lines, equity = trade_lines(2 * min(CHUNK_ROWS, data.rows) + 1), np.empty(data.rows)
-        desk, candles, loop = (rules, book, ledger, entries, lines), candle_arrays(data), self._loop(rules)
+        desk, candles, loop = (rules, book, ledger, entries, lines), candle_arrays(data), self.loop(rules)
         found: list[Records] = []
         for begin in range(0, data.rows, CHUNK_ROWS):
             end = min(begin + CHUNK_ROWS, data.rows)
