@@ -98,7 +98,7 @@ class Lease:
         """Return what /health says: a standby is well, too."""
         if self.is_held:
             return True, f"held, epoch {max(self.epochs.values())}"
-        return True, f"standby: {self._other}" if self._other else "not taken yet"
+        return (True, f"standby: {self._other}") if self._other else (False, "not taken yet")
 
     async def wait_for(self, stop: asyncio.Event) -> bool:
         """Take the names as soon as nobody else holds them; False when `stop` came first."""
