@@ -213,14 +213,21 @@
     const all = run.months.flatMap((row) => row.months).filter((value) => value !== null);
     const reach = Math.max(0.01, ...all.map(Math.abs));
     const narrow = byId("months").clientWidth < 640;
-    const text = run.months.map((row) => row.months.map((value) => (value === null ? "" : percent(value, narrow ? 1 : 2))));
-    byId("months").style.height = `${90 + 42 * run.months.length}px`;
-    const totals = run.months.map((row, place) => ({ xref: "paper", x: 1.005, xanchor: "left", y: place, yref: "y", text: `<b>${percent(row.total, narrow ? 1 : 2)} %</b>`, showarrow: false, font: { color: color(row.total < 0 ? "bad" : "good") } }));
+    const tight = narrow && run.months.length > 5;
+    const years = run.months.map((row) => (tight ? `\u2019${row.year.slice(2)}` : row.year)), turned = (rows) => names.map((_, month) => rows.map((row) => row[month]));
+    const values = run.months.map((row) => row.months), digits = tight ? 0 : narrow ? 1 : 2;
+    const words = values.map((row) => row.map((value) => (value === null ? "" : percent(value, digits))));
+    byId("months").style.height = `${narrow ? 420 : 90 + 42 * years.length}px`;
+    const totals = run.months.map((row, place) => ({
+      text: `<b>${percent(row.total, digits)}${tight ? "" : " %"}</b>`, showarrow: false, font: { color: color(row.total < 0 ? "bad" : "good"), size: narrow ? 10 : 12 },
+      ...(narrow ? { x: place, yref: "paper", y: -0.01, yanchor: "top" } : { xref: "paper", x: 1.005, xanchor: "left", y: place }),
+    }));
+    const across = axis({ type: "category", side: "top", fixedrange: true, showgrid: false }), down = axis({ type: "category", autorange: "reversed", fixedrange: true, showgrid: false });
     return [[{
-      type: "heatmap", x: names, y: run.months.map((row) => row.year), z: run.months.map((row) => row.months), text, texttemplate: "%{text}", hoverongaps: false,
-      textfont: { color: color("ink"), size: narrow ? 9 : 12 }, zmin: -reach, zmax: reach, showscale: false, xgap: 3, ygap: 3,
+      type: "heatmap", x: narrow ? years : names, y: narrow ? names : years, z: narrow ? turned(values) : values, text: narrow ? turned(words) : words,
+      texttemplate: "%{text}", hoverongaps: false, textfont: { color: color("ink"), size: narrow ? 10 : 12 }, zmin: -reach, zmax: reach, showscale: false, xgap: 3, ygap: 3,
       colorscale: [[0, color("bad")], [0.5, color("middle")], [1, color("good")]], opacity: 0.85, hovertemplate: "%{x} %{y}: %{z:.2f} %<extra></extra>",
-    }], layout({ margin: { l: 8, r: narrow ? 70 : 96, t: 30, b: 8 }, annotations: totals, dragmode: false, xaxis: axis({ side: "top", fixedrange: true, showgrid: false }), yaxis: axis({ type: "category", autorange: "reversed", fixedrange: true, showgrid: false }) })];
+    }], layout({ margin: { l: 8, r: narrow ? 8 : 96, t: 30, b: narrow ? 28 : 8 }, annotations: totals, dragmode: false, xaxis: across, yaxis: down })];
   }
 
   function outcomeChart() {
