@@ -20,14 +20,18 @@ from shared.service import open_notifier
 
 CANARIES = {key: f"canary%{number}/{key}@:x" for number, key in enumerate(sorted(SECRET_KEYS))}
 CANARIES["telegram_bot_token"] = "123456789:canaryCanaryCanaryCanaryCanary"
-NOWHERE = {"TELEGRAM_API_URL": "http://127.0.0.1:1", "TELEGRAM_CLOSE_SECONDS_MAX": "0"}
 
 
 def settings() -> Settings:
     own = {key.upper(): text for key, text in CANARIES.items() if not key.endswith("_url")}
-    bus, base = (quote(CANARIES[key], safe="") for key in ("redis_url", "database_url"))
-    urls = {"REDIS_URL": f"redis://:{bus}@127.0.0.1:1/0", "DATABASE_URL": f"postgresql://me:{base}@127.0.0.1:1/db"}
-    return load_settings(env={**own, **urls, "TELEGRAM_CHAT_ID": "42", "TELEGRAM_ENABLED": "true"} | NOWHERE)
+    schemes = {"redis_url": "redis", "database_url": "postgresql", "binance_stream_url": "ws"}
+    urls = {
+        key.upper(): f"{schemes.get(key, 'http')}://me:{quote(canary, safe='')}@127.0.0.1:1/0"
+        for key, canary in CANARIES.items()
+        if key.endswith("_url")
+    }
+    more = {"TELEGRAM_CHAT_ID": "42", "TELEGRAM_ENABLED": "true", "TELEGRAM_CLOSE_SECONDS_MAX": "0"}
+    return load_settings(env={**own, **urls, **more})
 
 
 def shown(text: str) -> list[str]:

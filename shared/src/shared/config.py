@@ -27,7 +27,15 @@ SERVICE_PORTS: Final[Mapping[str, int]] = {
 OPTION_ALIASES: Final[Mapping[str, str]] = {"mode": "trading_mode", "balance": "paper_balance"}
 ENVIRONMENT_ALIASES: Final[Mapping[str, str]] = {"TRADING_STATE": "state"}
 _OPTION_NAMES: Final[Mapping[str, str]] = {key: name for name, key in OPTION_ALIASES.items()}
-_CREDENTIAL_URLS: Final = ("redis_url", "database_url")
+# An address may hold a password.
+_CREDENTIAL_URLS: Final = (
+    "redis_url",
+    "database_url",
+    "exchange_url",
+    "binance_rest_url",
+    "binance_stream_url",
+    "telegram_api_url",
+)
 
 
 class Settings(BaseSettings):
@@ -62,12 +70,14 @@ class Settings(BaseSettings):
     # Feed
     feed: values_of.FeedName = Field("simulated", description="simulated, replay, binance, ccxt or ccxt:EXCHANGE")
     exchange: values_of.Text = Field("", description="feed ccxt: the exchange by ccxt's name, for example kraken")
-    exchange_url: values_of.HttpUrl = Field("", description="feed ccxt: another server of the exchange's protocol")
+    exchange_url: values_of.HttpUrl = Field(
+        "", repr=False, description="feed ccxt: another server of the exchange's protocol"
+    )
     binance_rest_url: values_of.HttpUrl = Field(
-        "https://data-api.binance.vision", description="feed binance: public market data, no key"
+        "https://data-api.binance.vision", repr=False, description="feed binance: public market data, no key"
     )
     binance_stream_url: values_of.StreamUrl = Field(
-        "wss://data-stream.binance.vision", description="feed binance: streams of the same server"
+        "wss://data-stream.binance.vision", repr=False, description="feed binance: streams of the same server"
     )
     feed_silence_seconds_max: values_of.PositiveSeconds = Field(
         60.0, description="feed binance: a busy stream silent for so long is connected anew"
@@ -165,7 +175,7 @@ class Settings(BaseSettings):
         values_of.TELEGRAM_TOPICS, description="kinds of message: signals, orders, refusals, errors, summary"
     )
     telegram_api_url: values_of.HttpUrl = Field(
-        "https://api.telegram.org", description="another server of the same protocol"
+        "https://api.telegram.org", repr=False, description="another server of the same protocol"
     )
     telegram_queue_max: values_of.Count = Field(1000, description="messages waiting; the oldest are dropped first")
     telegram_close_seconds_max: values_of.Seconds = Field(5.0, description="longest wait for the last messages")
