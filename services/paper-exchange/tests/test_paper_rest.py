@@ -240,6 +240,7 @@ async def test_days_begin_at_midnight_of_the_zone_asked_for(get: Any, zone: str,
     async with exchange_of(file, history_candles=1399) as exchange:
         _, days = await get(exchange, "klines", symbol="BTCUSDT", interval="1d", timeZone=zone)
         _, minutes = await get(exchange, "klines", symbol="BTCUSDT", interval="1m", timeZone=zone)
+        _, most = await get(exchange, "klines", symbol="BTCUSDT", interval="1m", limit=5000)
     assert {int(row[0] + hours * 3_600_000) % 86_400_000 for row in days} == {0}
     assert sum(float(row[5]) for row in days) == pytest.approx(file.volume[:1399].sum(), rel=1e-2)
-    assert len(minutes) == 500
+    assert (len(minutes), len(most)) == (500, 1000)
