@@ -33,8 +33,13 @@ class ExitScan:
     def __init__(self, candles: Sequence[Candle], account: SubAccount) -> None:
         self._candles = candles
         self._account = account
-        self._lows = float_column(candles, "low")
-        self._highs = float_column(candles, "high")
+        self._lows: FloatArray = np.empty(len(candles))
+        self._highs: FloatArray = np.empty(len(candles))
+
+    def take(self, begin: int, chunk: Sequence[Candle]) -> None:
+        """Take the candles from number `begin` on; only what was taken can be passed over."""
+        self._lows[begin : begin + len(chunk)] = float_column(chunk, "low")
+        self._highs[begin : begin + len(chunk)] = float_column(chunk, "high")
 
     def next_touch(self, begin: int, end: int) -> int:
         """Return the first candle of [begin, end) that may touch an exit, else `end`.

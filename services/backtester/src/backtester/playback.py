@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
-from itertools import groupby
+from datetime import datetime, timedelta
+from itertools import accumulate, groupby, repeat
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -17,10 +17,13 @@ from shared.domain.performance import EquityCurve, FloatArray, IntArray
 from shared.domain.rounding import minus
 from shared.domain.slippage import VOLUME_WINDOW
 from shared.errors import ConfigError
-from shared.models import TIMEFRAME_SECONDS, Candle, OrderStatus, Signal, to_milliseconds
+from shared.models import TIMEFRAME_DELTA, TIMEFRAME_SECONDS, Candle, OrderStatus, Signal, to_milliseconds
 from shared.strategy_runner import StrategyRunner
 
 PROGRESS_CANDLES = 5_000
+CHUNK_CANDLES = 500  # small enough to stay in a core's cache from the strategy's look to the arrays'
+
+_MILLISECOND = timedelta(milliseconds=1)
 
 type OnProgress = Callable[[int], None]
 type Runners = Mapping[tuple[str, str], StrategyRunner]
@@ -57,27 +60,43 @@ class StreamPlayback:
         self._paper, self._runner, self._candles = paper, runner, candles
         self._account = paper.book.accounts[runner.key]
         self._exits = ExitScan(candles, self._account) if self._account.rules.has_exits else None
-        self._close_ms = _open_times(candles) + TIMEFRAME_SECONDS[runner.key.timeframe] * 1000
+        self._open_ms: IntArray = np.empty(len(candles), dtype=np.int64)
+        self._closes: FloatArray = np.empty(len(candles))
         self._effects: list[Effect] = []
         self._passed = 0
         self._observed = 0
-        self._states = [(0, float(paper.book.cash), 0.0)]  # from which candle on: cash, holding
+        # cash and holding from which candle on, in three lists: tuples would keep the garbage collector busy
+        self._starts, self._cash, self._held = [0], [float(paper.book.cash)], [0.0]
 
     def play(self, on_progress: OnProgress, *, ends_flat: bool) -> Played:
         """Return what the candles cause."""
         signals = 0
-        for begin in range(0, len(self._candles), PROGRESS_CANDLES):
-            on_progress(begin)
-            chunk = self._candles[begin : begin + PROGRESS_CANDLES]
+        for begin in range(0, len(self._candles), CHUNK_CANDLES):
+            if begin % PROGRESS_CANDLES == 0:
+                on_progress(begin)
+            chunk = self._candles[begin : begin + CHUNK_CANDLES]
+            self._take(begin, chunk)
             for place, signal in self._runner.feed_many(chunk):
                 signals += 1
                 self._pass_to(begin + place)
                 self._visit(begin + place, (signal,))
             self._pass_to(begin + len(chunk))
-        closes = float_column(self._candles, "close")
-        self._end(closes, ends_flat=ends_flat)
+        self._end(ends_flat=ends_flat)
         on_progress(len(self._candles))
-        return Played(self._effects, signals, *self._marks(closes))
+        return Played(self._effects, signals, *self._marks())
+
+    def _take(self, begin: int, chunk: Sequence[Candle]) -> None:
+        """Copy what is looked at many times into arrays; candles out of order are refused."""
+        end = begin + len(chunk)
+        self._open_ms[begin:end] = _open_times(chunk)
+        self._closes[begin:end] = float_column(chunk, "close")
+        if self._exits is not None:
+            self._exits.take(begin, chunk)
+        first = max(begin - 1, 0)
+        wrong = np.flatnonzero(np.diff(self._open_ms[first:end]) <= 0)
+        if len(wrong):
+            place = first + int(wrong[0])
+            raise _disorder(self._candles[place], self._candles[place + 1])
 
     def _pass_to(self, end: int) -> None:
         """Go on to before candle `end`, visiting what lies between."""
@@ -104,11 +123,14 @@ class StreamPlayback:
 
     def _note(self, index: int, effects: Sequence[Effect]) -> None:
         self._effects.extend(effects)
-        if any(type(effect) is Filled for effect in effects):
-            self._states.append((index, float(self._paper.book.cash), float(self._account.holding.quantity)))
+        for effect in effects:
+            if type(effect) is Filled:
+                self._starts.append(index)
+                self._cash.append(float(effect.cash))
+                self._held.append(float(self._account.holding.quantity))
 
-    def _end(self, closes: FloatArray, *, ends_flat: bool) -> None:
-        known = np.flatnonzero(np.isfinite(closes))
+    def _end(self, *, ends_flat: bool) -> None:
+        known = np.flatnonzero(np.isfinite(self._closes))
         if len(known):
             last = self._candles[int(known[-1])]
             self._paper.book.set_mark(last.symbol, last.close, last.close_time)
@@ -117,11 +139,11 @@ class StreamPlayback:
             self._note(len(self._candles) - 1, close_all(self._paper, as_of))
         self._paper.book.mark(as_of)
 
-    def _marks(self, closes: FloatArray) -> tuple[EquityCurve, FloatArray]:
-        starts, cash, held = zip(*self._states, strict=True)
-        rows = np.diff(np.array([*starts, len(closes)]))
-        values = np.repeat(np.array(held), rows) * _carried(closes)
-        return EquityCurve(self._close_ms, np.repeat(np.array(cash), rows) + values), values
+    def _marks(self) -> tuple[EquityCurve, FloatArray]:
+        rows = np.diff(np.array([*self._starts, len(self._closes)]))
+        values = np.repeat(np.array(self._held), rows) * _carried(self._closes)
+        close_ms = self._open_ms + TIMEFRAME_SECONDS[self._runner.key.timeframe] * 1000
+        return EquityCurve(close_ms, np.repeat(np.array(self._cash), rows) + values), values
 
 
 class MarketPlayback:
@@ -178,14 +200,12 @@ def close_all(paper: PaperVenue, as_of: datetime) -> list[Effect]:
 
 
 def _open_times(candles: Sequence[Candle]) -> IntArray:
-    """Return the open times of one stream in milliseconds; an order that is not theirs is a ConfigError."""
-    moments = map(datetime.timestamp, map(attrgetter("open_time"), candles))
-    seconds = np.fromiter(moments, dtype=np.float64, count=len(candles))
-    times: IntArray = np.rint(seconds * 1000).astype(np.int64)
-    wrong = np.flatnonzero(np.diff(times) <= 0)
-    if len(wrong):
-        raise _disorder(candles[int(wrong[0])], candles[int(wrong[0]) + 1])
-    return times
+    """Return the open times of neighbours in one stream, in milliseconds."""
+    times = list(map(attrgetter("open_time"), candles))
+    first, width, count = times[0], TIMEFRAME_DELTA[candles[0].timeframe], len(times)
+    if times == list(accumulate(repeat(width, count - 1), initial=first)):  # as most are: no look at each by itself
+        return to_milliseconds(first) + np.arange(count, dtype=np.int64) * (width // _MILLISECOND)
+    return np.fromiter(map(to_milliseconds, times), dtype=np.int64, count=count)
 
 
 def _check_streams(candles: Sequence[Candle]) -> None:
