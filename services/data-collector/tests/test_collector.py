@@ -315,8 +315,8 @@ async def test_a_hole_that_the_venue_confirms_is_stated_and_the_stream_goes_on(
     await run_live(collector_of(feed, clock=clock, history_candles=0), clock, stop)
     assert await announced_minutes(bus) == [0, 1, 3, 5, 6]
     assert await stored_gaps(database) == [("BTC/USDT", 2, 1, True), ("BTC/USDT", 4, 1, True)]
-    holes = [asked for asked in feed.asked if asked[1] == SCRIPT_START + timedelta(minutes=2)]
-    assert len(holes) == 2  # asked twice before it is believed
+    about_the_hole = [asked for asked in feed.asked if asked[1] <= SCRIPT_START + timedelta(minutes=2) < asked[2]]
+    assert len(about_the_hole) >= 2  # asked twice before it is believed
 
 
 async def test_a_venue_without_an_answer_is_asked_again_and_nothing_is_lost(

@@ -249,14 +249,14 @@ class ContiguousFeed:
         """Return what to ask the venue for: from the last candle, or by default from the bounded past.
 
         Held candles are asked for too: a venue whose answer lacks what its stream has closed is behind, and says
-        nothing about holes. What was wanted begins where the last comparison ended.
+        nothing about holes. The first candle asked for is the first that was not compared yet.
         """
         step = TIMEFRAME_DELTA[stream.timeframe]
         held = [candle.open_time + step for candle in state.held]
         ends = held if wanted is None else [*held, wanted - (wanted - _EPOCH) % step]
         until = max(ends)
         if state.last is not None:
-            return self._compare_from(state, state.last, step) if wanted is not None else state.last + step, until
+            return self._compare_from(state, state.last, step), until
         return min([*(each - step for each in held), until - self._rules.candles_of(stream) * step]), until
 
     def _compare_from(self, state: _Stream, last: datetime, step: timedelta) -> datetime:
