@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from backtester.compiled.layout import BUY_SIDE, BY_TARGET, INSUFFICIENT_CASH
-from backtester.compiled.ledger import cash_after_purchase, paid_price, pair, settle
-from backtester.compiled.money import UNIT, is_less, price_units, quantity_of, times
+from backtester.compiled.ledger import affordable_steps, cash_after_purchase, is_dust, put, settle
+from backtester.compiled.money import UNIT, Money, is_less, price_units, quantity_of, times
+from backtester.compiled.slippage import middle_volumes, paid_price, pair, participation, slip_factor, slip_float
 from shared.step_compiler import record_at
 
 MONEY_MARGIN = 1e-9  # a price made of the book's average may be off by so much of it
 PRODUCT_MARGIN = 1e-13  # and any figure after a few multiplications
 ROUNDING = 1e-15  # what one fill may add to the error of cash, as a part of the money that it moves
 SMALLEST = 1e-17  # a few units
+PARTIAL_MARGIN = 1e-6  # what is left of cash below this part of an order is looked at exactly where orders are cut
 
 
 def synchronize(terms: Any, book: Any, ledger: Any) -> None:
@@ -23,13 +25,6 @@ def synchronize(terms: Any, book: Any, ledger: Any) -> None:
     if terms.is_received:
         book.held = ledger.held[0] / UNIT
         book.depth = ledger.depth
-
-
-def market_float(terms: Any, market: float, is_buy: bool) -> float:
-    """Return what a market order pays or gets, as a float."""
-    if terms.tick[0] > 0.0:
-        return paid_price(terms, price_units(market), is_buy)[0] / UNIT
-    return float(market * (terms.slip_buy[0] if is_buy else terms.slip_sell[0]))
 
 
 def is_worthless(terms: Any, steps: int, price: float) -> bool:
@@ -44,13 +39,55 @@ def is_worthless(terms: Any, steps: int, price: float) -> bool:
 
 
 def execute(terms: Any, book: Any, ledger: Any, entries: Any, lines: Any, market: float) -> None:
-    """Fill the book's order at a candle's price; a BUY that cash does not cover is rejected instead."""
-    if book.order_side == BUY_SIDE:
-        price = market_float(terms, market, True)
-        buy(terms, book, ledger, entries, lines, (market, price))
+    """Fill the book's order at a candle's price; a BUY that cash does not cover is rejected, or cut to what it covers."""
+    if book.order_side != BUY_SIDE:
+        sell(terms, book, ledger, entries, lines, (market, paid_float(terms, book, market)))
+        return
+    price = paid_float(terms, book, market)
+    quantity = book.order_steps * terms.step_size
+    left = book.cash - quantity * price * (1.0 if terms.is_received else 1.0 + terms.taker[0])
+    doubt = book.doubt + ROUNDING * (book.cash + quantity * price) + SMALLEST
+    border = doubt if terms.is_partial == 0 else doubt + PARTIAL_MARGIN * quantity * price
+    if left < border and (terms.is_partial or left >= -doubt):
+        settle(terms, ledger, entries, lines, book.trades)
+        synchronize(terms, book, ledger)
+        left = 0.0 if is_covered(terms, book, ledger, market) else -border - 1.0
+        price = paid_float(terms, book, market)
+    if left < -doubt:
+        book.declined[INSUFFICIENT_CASH] += 1
     else:
-        price = market_float(terms, market, False)
-        sell(terms, book, ledger, entries, lines, (market, price))
+        buy(terms, book, ledger, entries, lines, (market, price))
+
+
+def paid_float(terms: Any, book: Any, market: float) -> float:
+    """Return what the book's order pays or gets at a candle's price, as a float."""
+    is_buy = book.order_side == BUY_SIDE
+    if terms.tick[0] > 0.0:
+        return exact_paid(terms, book, price_units(market))[0] / UNIT
+    if terms.has_impact == 0:
+        return float(market * (terms.slip_buy[0] if is_buy else terms.slip_sell[0]))
+    return market * slip_float(terms, book.order_steps * terms.step_size, middle_volumes(book), is_buy)
+
+
+def exact_paid(terms: Any, book: Any, market: Money) -> Money:
+    """Return what the book's order pays or gets at a market price."""
+    is_buy = book.order_side == BUY_SIDE
+    quantity = quantity_of(book.order_steps, pair(terms.step))
+    volumes = middle_volumes(book) if terms.has_impact else (0.0, 0.0)
+    return paid_price(terms, market, slip_factor(terms, quantity, volumes, is_buy), is_buy)
+
+
+def is_covered(terms: Any, book: Any, ledger: Any, market: float) -> bool:
+    """Ask the settled ledger whether cash covers the book's order to buy, cutting it to what it covers if allowed."""
+    step = pair(terms.step)
+    price = exact_paid(terms, book, price_units(market))
+    if terms.is_partial:
+        most = affordable_steps(terms, ledger, price)
+        if most < book.order_steps and most > 0 and not is_dust(terms, quantity_of(most, step), price):
+            book.order_steps = most
+            book.cut += 1
+            price = exact_paid(terms, book, price_units(market))
+    return cash_after_purchase(terms, ledger, quantity_of(book.order_steps, step), price)[0] >= 0.0
 
 
 def buy(terms: Any, book: Any, ledger: Any, entries: Any, lines: Any, prices: tuple[float, float]) -> None:
@@ -59,36 +96,22 @@ def buy(terms: Any, book: Any, ledger: Any, entries: Any, lines: Any, prices: tu
     quantity = book.order_steps * terms.step_size
     spent = quantity * price
     fee = spent * terms.taker[0]
-    cash = book.cash - spent if terms.is_received else book.cash - spent - fee
-    doubt = book.doubt + ROUNDING * (book.cash + spent) + SMALLEST
-    if cash < doubt and (cash < -doubt or not is_covered(terms, book, ledger, entries, lines, market)):
-        book.declined[INSUFFICIENT_CASH] += 1
-        return
     if terms.has_stop or terms.has_target:
         book.average = (book.held * book.average + spent) / (book.held + quantity)
     if book.depth == 0:
         book.high_water = price
         book.candle_high = 0.0
     book.high_water = max(book.high_water, price)
-    book.cash = cash
-    book.doubt = doubt
+    book.doubt += ROUNDING * (book.cash + spent) + SMALLEST
+    book.cash -= spent if terms.is_received else spent + fee
     book.held_steps += book.order_steps
     book.held = book.held_steps * terms.step_size
     record_at(entries, book.depth).steps = book.order_steps
     book.depth += 1
-    note(book, lines, market, price, fee)
+    note(terms, book, lines, market, price, fee)
     if terms.is_received:
         settle(terms, ledger, entries, lines, book.trades)
         synchronize(terms, book, ledger)
-
-
-def is_covered(terms: Any, book: Any, ledger: Any, entries: Any, lines: Any, market: float) -> bool:
-    """Ask the ledger whether cash covers the book's order to buy."""
-    settle(terms, ledger, entries, lines, book.trades)
-    synchronize(terms, book, ledger)
-    price = paid_price(terms, price_units(market), True)
-    left = cash_after_purchase(terms, ledger, quantity_of(book.order_steps, pair(terms.step)), price)
-    return left[0] >= 0.0
 
 
 def sell(terms: Any, book: Any, ledger: Any, entries: Any, lines: Any, prices: tuple[float, float]) -> None:
@@ -98,7 +121,7 @@ def sell(terms: Any, book: Any, ledger: Any, entries: Any, lines: Any, prices: t
     fee = got * (terms.maker[0] if book.order_purpose == BY_TARGET else terms.taker[0])
     book.cash += got - fee
     book.doubt += ROUNDING * (book.cash + got) + SMALLEST
-    note(book, lines, market, price, fee)
+    note(terms, book, lines, market, price, fee)
     if terms.is_received:
         settle(terms, ledger, entries, lines, book.trades)
         synchronize(terms, book, ledger)
@@ -132,7 +155,7 @@ def close_newest(terms: Any, book: Any, ledger: Any, entries: Any, lines: Any, p
             record_at(entries, book.depth - 1).steps = rest
 
 
-def note(book: Any, lines: Any, market: float, price: float, fee: float) -> None:
+def note(terms: Any, book: Any, lines: Any, market: float, price: float, fee: float) -> None:
     """Write one line of the trade list."""
     line = record_at(lines, book.trades)
     line.row = book.row
@@ -145,4 +168,9 @@ def note(book: Any, lines: Any, market: float, price: float, fee: float) -> None
     line.price = price
     line.fee = fee
     line.cash = book.cash
+    if terms.has_impact:
+        volumes = middle_volumes(book)
+        put(line.exact_price, volumes)
+        part = participation(quantity_of(book.order_steps, pair(terms.step)), volumes)
+        book.participation = max(book.participation, part[0] / UNIT)
     book.trades += 1

@@ -19,7 +19,8 @@ from backtester.result import BacktestResult
 from shared.domain.book import InstanceRules
 from shared.domain.fees import FeeAsset
 from shared.domain.performance import EquityCurve, FloatArray, IntArray
-from shared.domain.rounding import MONEY_CONTEXT, ZERO, minus, plus, times
+from shared.domain.rounding import MONEY_CONTEXT, ZERO, minus, plus, ratio, times
+from shared.domain.slippage import BPS_BELOW
 from shared.domain.trade_records import TradeRecord
 from shared.models import OrderSide, from_milliseconds, to_decimal
 from shared.strategy import CompiledStrategy
@@ -45,10 +46,11 @@ def to_result(finished: Finished) -> BacktestResult:
     equity = plus(outcome.cash, times(outcome.held, close))
     values = held_values(outcome, data)
     curve = EquityCurve(data.open_time_ms + data.timeframe_ms, outcome.equity)
+    slippage, bps = slippage_paid(outcome.trades, finished.rules.instrument.step_size, options)
     facts = RunFacts(
         last_prices={data.symbol: close},
         closing_fee=options.fee,
-        closing_slippage_bps=options.slippage_bps,
+        closing_slippage_bps=bps,
         position_values=values,
         newest_first=finished.rules.max_entries > 1,
     )
@@ -69,20 +71,22 @@ def to_result(finished: Finished) -> BacktestResult:
         fill=options.fill,
         fee=options.fee,
         fee_asset=FeeAsset(options.fee_asset).value,
-        slippage_bps=options.slippage_bps,
+        slippage_bps=bps,
         sizing=str(options.sizing),
         max_entries=finished.rules.max_entries,
         risk="off" if options.limits is None else "live",
         fees_paid=outcome.fees,
-        slippage_paid=slippage_paid(outcome.trades, finished.rules.instrument.step_size),
+        slippage_paid=slippage,
         signals=int(outcome.book["signals"][0]),
         refused=declined(outcome.book, ignored=False),
         ignored=declined(outcome.book, ignored=True),
         equity=curve,
         open_positions=detailed.open_positions,
-        benchmarks=_benchmarks(finished, Marks(curve, values)),
+        benchmarks=_benchmarks(finished, Marks(curve, values), bps),
         notes=_notes(finished),
         exits_contested=int(outcome.book["contested"][0]),
+        entries_cut=int(outcome.book["cut"][0]),
+        participation_max=None if options.impact is None else float(outcome.book["participation"][0]),
     )
 
 
@@ -135,15 +139,23 @@ def _stretched(after: FloatArray, rows: IntArray, count: int) -> FloatArray:
     return after[np.searchsorted(rows, np.arange(count), side="right")]
 
 
-def slippage_paid(lines: Records, step_size: Decimal) -> Decimal:
-    """Return what slippage and tick cost against the market price that each fill met, in quote."""
-    total = ZERO
+def slippage_paid(lines: Records, step_size: Decimal, options: BacktestOptions) -> tuple[Decimal, Decimal]:
+    """Return what slippage and tick cost against the market price that each fill met, in quote, and as a rate in bps.
+
+    The rate is the option's, or what a run with slippage by size paid on average.
+    """
+    paid, worth = ZERO, ZERO
     levels = zip(lines["is_level"].tolist(), to_amounts(lines["exact_market"]), lines["market"].tolist(), strict=True)
     markets = [level if is_level else to_decimal(price) for is_level, level, price in levels]
-    prices = zip(to_amounts(lines["exact_price"]), markets, strict=True)
-    for (price, market), steps in zip(prices, lines["steps"].tolist(), strict=True):
-        total = plus(total, times(MONEY_CONTEXT.multiply(Decimal(steps), step_size), abs(minus(price, market))))
-    return total
+    rows = zip(to_amounts(lines["exact_price"]), markets, lines["steps"].tolist(), strict=True)
+    for price, market, steps in rows:
+        quantity = MONEY_CONTEXT.multiply(Decimal(steps), step_size)
+        paid = plus(paid, times(quantity, abs(minus(price, market))))
+        if options.impact is not None:
+            worth = plus(worth, times(quantity, market))
+    if options.impact is None:
+        return paid, options.slippage_bps
+    return paid, ratio(times(paid, BPS_BELOW), worth) if worth else options.impact.half_spread_bps
 
 
 def declined(book: Records, *, ignored: bool) -> dict[str, int]:
@@ -154,13 +166,13 @@ def declined(book: Records, *, ignored: bool) -> dict[str, int]:
     }
 
 
-def _benchmarks(finished: Finished, marks: Marks) -> dict[str, Decimal]:
+def _benchmarks(finished: Finished, marks: Marks, slippage_bps: Decimal) -> dict[str, Decimal]:
     options, data = finished.options, finished.data
     prices = {
         "first_open": to_decimal(float(data.open[0])),
         "last_close": to_decimal(float(data.close[-1])),
         "fee": options.fee,
-        "slippage_bps": options.slippage_bps,
+        "slippage_bps": slippage_bps,
     }
     share = to_decimal(mean_exposure(marks))
     return {
@@ -175,6 +187,8 @@ def _notes(finished: Finished) -> tuple[str, ...]:
         notes.append("fills at the same candle's close: a price that was gone when the signal was known")
     if contested := int(finished.outcome.book["contested"][0]):
         notes.append(f"{contested} candle(s) reached a stop and the target: decided none by finer ones, else the stop")
+    if cut := int(finished.outcome.book["cut"][0]):
+        notes.append(f"{cut} BUY(s) were cut to what cash covered")
     if finished.outcome.book["order_side"][0] != NONE:
         notes.append("1 order(s) of the last candle wait for an open that the data does not have")
     return tuple(notes)

@@ -17,6 +17,7 @@ from shared.domain.fees import FeeAsset
 from shared.domain.matching import BPS, stop_price
 from shared.domain.rounding import ONE, ZERO, floor_to_step
 from shared.domain.sizing import SizingRule
+from shared.domain.slippage import VOLUME_WINDOW, ImpactModel
 from shared.models import TIMEFRAME_SECONDS
 
 MONEY_UNITS = 10**18
@@ -74,6 +75,7 @@ def encode_rules(
         If a fixed quantity is more steps than int64 counts.
     """
     instrument, slippage = instance.instrument, book.slippage_bps / BPS
+    impact = book.impact or ImpactModel()
     steps = int(floor_to_step(signal_quantity, instrument.step_size) / instrument.step_size)
     if steps > STEPS_MAX:
         raise StepsOverflowError(
@@ -85,6 +87,11 @@ def encode_rules(
     values: dict[str, Any] = {
         "taker": two_floats(book.fees.taker),
         "maker": two_floats(book.fees.maker),
+        "unit_cost": two_floats(ONE if book.fees.asset is FeeAsset.RECEIVED else ONE + book.fees.taker),
+        "half_spread": amount_floats(impact.half_spread_bps),
+        "impact": amount_floats(impact.impact_bps),
+        "has_impact": book.impact is not None,
+        "is_partial": book.partial_cash,
         "slip_buy": two_floats(ONE + slippage),
         "slip_sell": two_floats(ONE - slippage),
         "tick": amount_floats(instrument.tick_size),
@@ -127,3 +134,10 @@ def opening_account(cash: Decimal) -> tuple[npt.NDArray[np.void], npt.NDArray[np
     book["doubt"] = ROUNDING * float(cash)
     book["cooldown_until"] = np.iinfo(np.int64).min
     return book, ledger
+
+
+def remember_volumes(book: npt.NDArray[np.void], volumes: npt.NDArray[np.float64]) -> None:
+    """Show the account the volumes of history, of which it keeps the last few."""
+    last = volumes[-VOLUME_WINDOW:]
+    book["recent"][0, : len(last)] = last
+    book["recent_seen"] = len(last)

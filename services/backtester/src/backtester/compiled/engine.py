@@ -31,10 +31,6 @@ def why_not_compiled(strategy: BaseStrategy, options: BacktestOptions) -> str | 
         return f"{strategy.name} has its own {', '.join(changed)} beside its step"
     if options.limits is not None:
         return "account limits (--risk live)"
-    if options.impact is not None:
-        return "slippage by size"
-    if options.partial_cash:
-        return "partial cash"
     return None
 
 

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from backtester.compiled.account import market_float, sell, synchronize
+from backtester.compiled.account import paid_float, sell, synchronize
 from backtester.compiled.layout import BY_STOP, BY_TARGET, BY_TRAILING, NONE, SELL_SIDE
 from backtester.compiled.ledger import (
     is_dust,
-    pair,
     settle,
     stop_level,
     target_level,
     trailing_level,
 )
 from backtester.compiled.money import UNIT, is_less, price_units, quantity_of, sellable_steps
+from backtester.compiled.slippage import pair
 from shared.step_compiler import record_at
 
 NEAR = 1e-9  # a price this near to a level, as a part of it, is compared exactly
@@ -116,22 +114,11 @@ def record_sale(terms: Any, book: Any, ledger: Any, entries: Any, lines: Any, me
     book.is_level = is_level
     if is_level:
         book.time = book.order_time
-        sell(terms, book, ledger, entries, lines, (price, level_float(terms, price)))
-    else:
-        sell(terms, book, ledger, entries, lines, (price, market_float(terms, price, False)))
+    sell(terms, book, ledger, entries, lines, (price, paid_float(terms, book, price)))
     book.time = opened
     book.is_level = 0
     book.order_side = NONE
     book.cooldown_until = opened + terms.cooldown_ms
-
-
-def level_float(terms: Any, level: float) -> float:
-    """Return what a sale at a level gets, as a float; on a grid of ticks the ledger has the last word."""
-    price = level * terms.slip_sell[0]
-    if terms.tick[0] > 0.0:
-        tick = terms.tick[0] / UNIT
-        return float(np.floor(price / tick + NEAR) * tick)
-    return float(price)
 
 
 def leave_by_ledger(
@@ -169,6 +156,8 @@ def leave_by_ledger(
         record_at(lines, book.trades).exact_market[0] = book.candle_high
     price = candle[0] if is_at_open else level[0] / UNIT
     record_sale(terms, book, ledger, entries, lines, (price, not is_at_open))
+    settle(terms, ledger, entries, lines, book.trades)  # a level between two ticks has no float that says which
+    synchronize(terms, book, ledger)
     book.contested += is_stopped and is_reached
     return True
 
@@ -183,6 +172,6 @@ def close_at_end(terms: Any, book: Any, ledger: Any, entries: Any, lines: Any, c
         return False
     book.order_side = SELL_SIDE
     book.order_steps = steps
-    sell(terms, book, ledger, entries, lines, (close, market_float(terms, close, False)))
+    sell(terms, book, ledger, entries, lines, (close, paid_float(terms, book, close)))
     book.order_side = NONE
     return True

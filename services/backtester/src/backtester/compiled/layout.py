@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from shared.domain.slippage import VOLUME_WINDOW
+
 AMOUNT = (np.float64, (2,))
 
 # why a signal made no order, by its place among the counts
@@ -36,6 +38,9 @@ RULES = np.dtype(
     [
         ("taker", *AMOUNT),
         ("maker", *AMOUNT),
+        ("unit_cost", *AMOUNT),
+        ("half_spread", *AMOUNT),
+        ("impact", *AMOUNT),
         ("slip_buy", *AMOUNT),
         ("slip_sell", *AMOUNT),
         ("tick", *AMOUNT),
@@ -61,6 +66,8 @@ RULES = np.dtype(
         ("is_received", np.int64),
         ("is_close", np.int64),
         ("is_gap_refused", np.int64),
+        ("has_impact", np.int64),
+        ("is_partial", np.int64),
         ("has_stop", np.int64),
         ("has_anchor", np.int64),
         ("has_target", np.int64),
@@ -89,6 +96,10 @@ BOOK = np.dtype(
         ("trades", np.int64),
         ("signals", np.int64),
         ("contested", np.int64),
+        ("cut", np.int64),
+        ("participation", np.float64),
+        ("recent", np.float64, (VOLUME_WINDOW,)),
+        ("recent_seen", np.int64),
         ("is_overflown", np.int64),
         ("declined", np.int64, (len(REASONS),)),
     ]

@@ -16,41 +16,20 @@ from backtester.compiled.money import (
     minus,
     plus,
     price_units,
-    product,
     quantity_of,
-    quotient,
     ratio,
+    sellable_steps,
     share,
     times,
-    whole,
 )
+from backtester.compiled.slippage import paid_price, pair, slip_factor
 from shared.step_compiler import record_at
-
-
-def pair(amount: Any) -> Money:
-    """Return a record's amount."""
-    return amount[0], amount[1]
 
 
 def put(place: Any, amount: Money) -> None:
     """Write an amount into a record."""
     place[0] = amount[0]
     place[1] = amount[1]
-
-
-def paid_price(terms: Any, market: Money, is_buy: bool) -> Money:
-    """Return what a market order pays or gets: slippage and tick against it."""
-    factor = pair(terms.slip_buy) if is_buy else pair(terms.slip_sell)
-    price = market if factor[0] == 1.0 and factor[1] == 0.0 else share(market, factor)
-    if terms.tick[0] == 0.0:
-        return whole(price)
-    tick = pair(terms.tick)
-    on_grid = whole(product(tick, whole(quotient(price, tick))))
-    if is_buy and is_less(on_grid, price):
-        return plus(on_grid, tick)
-    if not is_buy and is_less(price, on_grid):
-        return minus(on_grid, tick)
-    return on_grid
 
 
 def is_dust(terms: Any, quantity: Money, price: Money) -> bool:
@@ -88,8 +67,8 @@ def trailing_level(terms: Any, ledger: Any, candle_high: float) -> Money:
 def market_price(terms: Any, ledger: Any, line: Any) -> Money:
     """Return the market price that a trade met, before the trade is booked.
 
-    It is a candle's open or close, or the level of a protective order; the line of one holds the highest candle since
-    the entry where that price will stand.
+    It is a candle's open or close, or the level of a protective order. Until then the line holds the highest candle
+    since the entry and the middle volumes where the market price and the paid price will stand.
     """
     if line.is_level == 0:
         return price_units(line.market)
@@ -107,7 +86,9 @@ def settle(terms: Any, ledger: Any, entries: Any, lines: Any, count: int) -> Non
         market = market_price(terms, ledger, line)
         put(line.exact_market, market)
         quantity = quantity_of(line.steps, pair(terms.step))
-        price = paid_price(terms, market, line.side == BUY_SIDE)
+        is_buy = line.side == BUY_SIDE
+        factor = slip_factor(terms, quantity, pair(line.exact_price), is_buy)
+        price = paid_price(terms, market, factor, is_buy)
         if line.side == SELL_SIDE:
             rate = pair(terms.maker) if line.purpose == BY_TARGET else pair(terms.taker)
             fee = book_sale(terms, ledger, entries, (quantity, price, rate))
@@ -126,6 +107,17 @@ def purchase_fee(terms: Any, quantity: Money, price: Money) -> Money:
     if terms.is_received:
         return times(share(quantity, pair(terms.taker)), price)
     return share(times(quantity, price), pair(terms.taker))
+
+
+def affordable_steps(terms: Any, ledger: Any, price: Money) -> int:
+    """Return the most steps that the ledger's cash buys at a paid price, fee included."""
+    cash = pair(ledger.cash)
+    if cash[0] <= 0.0:
+        return 0
+    steps = sellable_steps(ratio(cash, share(price, pair(terms.unit_cost))), pair(terms.step))
+    while steps > 0 and cash_after_purchase(terms, ledger, quantity_of(steps, pair(terms.step)), price)[0] < 0.0:
+        steps -= 1
+    return steps
 
 
 def cash_after_purchase(terms: Any, ledger: Any, quantity: Money, price: Money) -> Money:

@@ -18,6 +18,7 @@ from backtester.compiled.exits import close_at_end, guard_above, guard_below, le
 from backtester.compiled.layout import BUY_SIDE, BY_END, BY_SIGNAL, GAP, NONE, SELL_SIDE
 from backtester.compiled.ledger import settle
 from backtester.compiled.sizing import buy_steps, decline, sell_steps
+from backtester.compiled.slippage import observe
 from shared.step_compiler import strategy_step
 
 BUY_ACTION = 1
@@ -69,7 +70,7 @@ def run_plain(states: Any, values: Any, candles: Any, desk: Any, equity: Any, fi
     close, volume, equity = close[first:last], volume[first:last], equity[first:last]
     state, params = states[0], values[0]
     terms, book, ledger, entries, lines = desk[0][0], desk[1][0], desk[2][0], desk[3][0], desk[4][0]
-    speaking = terms.first_speaking - first
+    speaking, has_impact = terms.first_speaking - first, terms.has_impact != 0
     cash, held, waiting = book.cash, book.held, book.order_side != NONE
     for row in range(len(close)):
         if waiting:
@@ -78,6 +79,8 @@ def run_plain(states: Any, values: Any, candles: Any, desk: Any, equity: Any, fi
             fill_waiting(terms, book, ledger, entries, lines, open[row])
             cash, held, waiting = book.cash, book.held, False
         equity[row] = cash + held * close[row]
+        if has_impact:
+            observe(book, volume[row])
         state.candle_count += 1
         action = strategy_step(state, params, open_time[row], open[row], high[row], low[row], close[row], volume[row])
         if action != 0 and row >= speaking:
@@ -97,6 +100,7 @@ def run_guarded(states: Any, values: Any, candles: Any, desk: Any, equity: Any, 
     state, params = states[0], values[0]
     terms, book, ledger, entries, lines = desk[0][0], desk[1][0], desk[2][0], desk[3][0], desk[4][0]
     speaking, is_trailing = terms.first_speaking - first, terms.has_trailing != 0
+    has_impact = terms.has_impact != 0
     cash, held, waiting = book.cash, book.held, book.order_side != NONE
     below, above = guard_below(terms, book), guard_above(terms, book)
     for row in range(len(close)):
@@ -117,6 +121,8 @@ def run_guarded(states: Any, values: Any, candles: Any, desk: Any, equity: Any, 
             book.candle_high = high[row]
             below = guard_below(terms, book)
         equity[row] = cash + held * close[row]
+        if has_impact:
+            observe(book, volume[row])
         state.candle_count += 1
         action = strategy_step(state, params, open_time[row], open[row], high[row], low[row], close[row], volume[row])
         if action != 0 and row >= speaking:

@@ -131,6 +131,16 @@ def ratio(left: Money, right: Money) -> Money:
     return whole(product(quotient(left, right), (UNIT, 0.0)))
 
 
+def square_root(amount: Money) -> Money:
+    """Return the root of an amount as an amount, rounded once."""
+    if amount[0] <= 0.0:
+        return 0.0, 0.0
+    scaled = product(amount, (UNIT, 0.0))
+    guess = scaled[0] ** 0.5
+    rest = minus(scaled, two_product(guess, guess))
+    return whole(quick_sum(guess, rest[0] / (2.0 * guess)))
+
+
 def price_units(price: float) -> Money:
     """Return the decimal number that a float is written as (the shortest that reads back as it), in units."""
     digits = np.floor(price * SHORT_SCALE + 0.5)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from backtester.compiled.encoding import StepsOverflowError, encode_rules, opening_account, to_amount
+from backtester.compiled.encoding import StepsOverflowError, encode_rules, opening_account, remember_volumes, to_amount
 from backtester.compiled.layout import BUY_SIDE, BY_END, BY_SIGNAL, ENTRY, trade_lines
 from backtester.compiled.loop import DESK, feed, run_guarded, run_plain
 from backtester.data import CandleData
@@ -105,6 +105,8 @@ class CompiledRun:
             self._loops.feed(states, values, past, 0, fed)
         rules = self.rules(data, fed)
         book, ledger = opening_account(self._balance)
+        if fed:
+            remember_volumes(book, past[5])
         entries = np.empty(min(data.rows, int(rules["max_entries"][0]) or data.rows) + 1, dtype=ENTRY)
         lines, equity = trade_lines(2 * min(CHUNK_ROWS, data.rows) + 1), np.empty(data.rows)
         desk, candles, loop = (rules, book, ledger, entries, lines), candle_arrays(data), self.loop(rules)

@@ -19,7 +19,7 @@ from backtester.compiled.layout import (
     RISK,
     STOP_COOLDOWN,
 )
-from backtester.compiled.ledger import pair, settle
+from backtester.compiled.ledger import settle
 from backtester.compiled.money import (
     STEP_TOLERANCE,
     STEPS_MAX,
@@ -36,6 +36,7 @@ from backtester.compiled.money import (
     times,
     whole,
 )
+from backtester.compiled.slippage import pair
 from shared.step_compiler import record_at
 
 HUNDRED = 100.0
