@@ -12,6 +12,7 @@ from sqlalchemy import text
 from shared.clock import ManualClock
 from shared.db import Database, EngineOptions
 from shared.errors import ConfigError, DatabaseError, DatabaseUnavailable
+from shared.resilience import CircuitState
 from shared.testing.builders import candle
 
 # --- addresses ---------------------------------------------------------------------------------------------------
@@ -187,3 +188,14 @@ async def test_two_processes_on_one_file_take_turns(sqlite_url: str) -> None:
     assert await first.read_cursors() == {"counter": "20"}
     await first.close()
     await second.close()
+
+
+async def test_a_server_that_stays_away_is_not_asked_at_every_call() -> None:
+    database = Database("postgresql://nobody@127.0.0.1:1/nowhere", clock=ManualClock())
+    for _ in range(5):
+        with pytest.raises(DatabaseUnavailable, match="cannot be reached"):
+            await database.ping()
+    with pytest.raises(DatabaseUnavailable, match="not asked, as it kept failing"):
+        await database.ping()
+    assert database.outside.breaker.state is CircuitState.OPEN
+    await database.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import logging
 import re
@@ -98,6 +99,21 @@ def test_the_summary_takes_dicts_mappings_and_leaves_flat_positions_out() -> Non
     assert "Open positions: 1" in text
     assert "A&lt;B/USDT: 1 @ 5" in text
     assert "Day PnL: -3.5" in text
+
+
+async def test_only_the_chosen_kinds_of_message_are_sent(api: FakeBotApi) -> None:
+    limits = dataclasses.replace(FAST, topics=("refusals", "summary"))
+    notifier = notifier_for(api, limits=limits)
+    order = Order(symbol="ETH/USDT", side=OrderSide.SELL, price=1, quantity=1)  # type: ignore[arg-type]
+    assert not await notifier.send_signal(SIGNAL)
+    assert not await notifier.send_order(order)
+    assert not notifier.post_error("disk full", "engine")
+    assert await notifier.send_refusal(SIGNAL, "exposure")
+    assert await notifier.send_daily_summary([], 1, 0)
+    assert await notifier.send("what the caller insists on")
+    await notifier.close()
+    assert len(api.received) == 3
+    assert "exposure" in api.received[0].text
 
 
 @pytest.mark.parametrize(("token", "chat", "enabled"), [("", "42", True), ("1:a", "", True), ("1:a", "42", False)])
