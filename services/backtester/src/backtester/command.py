@@ -66,7 +66,9 @@ def _named_result(args: list[str]) -> tuple[Path | None, list[str]]:
 _FILE_OUT = click.Path(dir_okay=False, allow_dash=True)
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--strategy", required=True, help="name of a strategy, for example ema_crossover"),
-    click.option("--data", required=True, help="candles: a .parquet or .csv file, db: for the state's own, or simulated:DAYS"),
+    click.option(
+        "--data", required=True, help="candles: a .parquet or .csv file, db: for the state's own, or simulated:DAYS"
+    ),
     click.option("--symbol", required=True, help="BASE/QUOTE"),
     click.option("--timeframe", default="1m", show_default=True, help="of the candles"),
     click.option("--param", "params", multiple=True, type=ParameterType(), help="of the strategy; may be repeated"),
