@@ -35,7 +35,8 @@ def signals(job: measured.Job, close: np.ndarray, params: dict[str, int]) -> np.
     if job.strategy == "macd":
         line = ema(close, params["fast_period"]) - ema(close, params["slow_period"])
         found = turns(np.sign(line - ema(line, params["signal_period"])), 1)
-        return np.where(np.arange(1, len(close) + 1) >= params["slow_period"], found, 0.0)
+        start = params["slow_period"] + params["signal_period"]
+        return np.where(np.arange(1, len(close) + 1) >= start, found, 0.0)
     difference = ema(close, params["short_period"]) - ema(close, params["long_period"])
     return turns(np.sign(difference), params["long_period"])
 

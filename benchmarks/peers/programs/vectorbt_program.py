@@ -24,7 +24,7 @@ def crossings(job: measured.Job, close: np.ndarray, sets: list[tuple[int, int]])
 
 
 def macd_turns(job: measured.Job, close: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the turns of the histogram's sign from candle slow_period on, averages seeded by their first value."""
+    """Return the turns of the histogram's sign from candle slow + signal on, averages seeded by their first value."""
 
     def ema(values: np.ndarray, period: int) -> np.ndarray:
         return vbt.generic.dispatch.ewm_mean(values[:, None], period, minp=1, adjust=False, engine=job.engine)[:, 0]
@@ -35,7 +35,7 @@ def macd_turns(job: measured.Job, close: np.ndarray) -> tuple[np.ndarray, np.nda
     kept = np.maximum.accumulate(np.where(sign != 0, np.arange(len(sign)), 0))
     sign = sign[kept]
     before = np.concatenate([[0.0], sign[:-1]])
-    late = np.arange(1, len(sign) + 1) >= job.params["slow_period"]
+    late = np.arange(1, len(sign) + 1) >= job.params["slow_period"] + job.params["signal_period"]
     return ((before < 0) & (sign > 0) & late)[:, None], ((before > 0) & (sign < 0) & late)[:, None]
 
 

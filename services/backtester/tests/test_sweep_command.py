@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 from backtester.sweep.command import sweep
 from shared.errors import TradingError
 
+pytestmark = pytest.mark.thorough
 COMMAND = [sys.executable, "-c", "from trading_cli.main import main; main()", "sweep"]
 WAIT_SECONDS_MAX = 300
 

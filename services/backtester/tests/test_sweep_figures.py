@@ -22,6 +22,7 @@ from shared.clock import SystemClock
 from shared.plugins import discover
 from shared.testing.reference import reference_path
 
+pytestmark = pytest.mark.thorough
 DAYS = 70
 MINUTES = 60
 
