@@ -182,6 +182,16 @@ def test_the_report_names_an_optimistic_fill_and_the_refusals() -> None:
     assert report["Ignored"] == "none"
 
 
+def test_the_report_names_every_cost_and_an_optimistic_option() -> None:
+    options = {"fee_maker": Decimal("0.0005"), "half_spread_bps": Decimal(1), "impact_bps": Decimal(10), "gap": "fill"}
+    report = rows(format_report(result_of([], "1000", options=options, slippage_bps=Decimal("3.456")), width=200))
+    assert "fee 0.1 % in quote (0.05 % for targets)" in report["Fills"]
+    assert "1 bps + 10 bps x sqrt(size / median volume), 3.46 bps on average" in report["Fills"]
+    assert "optimistic" in report["Late Fills"]
+    stops = {"stop_loss_pct": Decimal("2.50"), "take_profit_pct": Decimal(0), "trailing_pct": Decimal(4)}
+    assert rows(format_report(result_of([], "1000", options=stops)))["Exits"] == "stop loss 2.5 %, trailing stop 4 %"
+
+
 def test_the_csv_has_the_columns_in_order_and_a_row_a_pair() -> None:
     text = export_csv(WON)
     assert text.splitlines()[0] == CSV_COLUMNS

@@ -118,6 +118,8 @@ def run_rows(result: BacktestResult) -> Rows:
     fill = "at the next candle's open" if result.fill == "next-open" else "at the SAME candle's close (optimistic)"
     rows += [("Fills", f"{fill}; {_costs(result)}")]
     rows += [("Sizing", f"{result.sizing}; max entries {_entries(result.max_entries)}"), ("Exits", _exits(result))]
+    if result.options.get("gap") == "fill":
+        rows.append(("Late Fills", "a BUY is filled however late its next open comes (optimistic about holes)"))
     if result.data is not None:
         data = result.data
         window = f"{data.first:%Y-%m-%d %H:%M} to {data.last:%Y-%m-%d %H:%M} UTC"
@@ -188,7 +190,15 @@ def _hold(result: BacktestResult, final: Decimal) -> str:
 
 
 def _costs(result: BacktestResult) -> str:
-    return f"fee {_plain(100 * result.fee)} % in {result.fee_asset}, slippage {_plain(result.slippage_bps)} bps"
+    options = result.options
+    maker = options.get("fee_maker")
+    fee = f"fee {_plain(100 * result.fee)} % in {result.fee_asset}"
+    fee += f" ({_plain(100 * maker)} % for targets)" if maker is not None else ""
+    half_spread, impact = options.get("half_spread_bps"), options.get("impact_bps")
+    if half_spread is None and impact is None:
+        return f"{fee}, slippage {_plain(result.slippage_bps)} bps"
+    model = f"{_percent(half_spread or 0)} bps + {_percent(impact or 0)} bps x sqrt(size / median volume)"
+    return f"{fee}, slippage {model}, {result.slippage_bps:.2f} bps on average"
 
 
 def _plain(number: Decimal) -> str:

@@ -24,7 +24,18 @@ _FRAME_BYTES = 150_000  # what is neither charts nor numbers
 _SHRINKING = ((True, PAIRS_SHOWN_MAX), (False, PAIRS_SHOWN_MAX), (False, PAIRS_SHOWN_MAX // 4))
 _ASSETS = "backtester.charts"
 _SLOT = re.compile(r"<!--([a-z_]+)-->")
-_BOX = ("Fills", "Live Limits", "Exits", "Gaps", "Refused", "Ignored", "Slippage Paid", "Largest Fill", "P(Sharpe > 0)")
+_BOX = (
+    "Fills",
+    "Late Fills",
+    "Live Limits",
+    "Exits",
+    "Gaps",
+    "Refused",
+    "Ignored",
+    "Slippage Paid",
+    "Largest Fill",
+    "P(Sharpe > 0)",
+)
 _BOX_BELOW = ("Sizing", "Data")
 
 
