@@ -12,6 +12,7 @@ import yaml
 from paper_exchange.command import paper_exchange
 from paper_exchange.faults.plan import KINDS, parse_fault_plan
 from paper_exchange.rest.endpoints import ENDPOINTS
+from paper_exchange.rest.socket_api import METHODS
 
 PAGE = (Path(__file__).parents[3] / "docs" / "paper-exchange.md").read_text()
 
@@ -32,6 +33,9 @@ def test_every_path_is_named() -> None:
     served = re.search(r"`/api/v3/` (.+?) \|", PAGE)
     assert served is not None
     assert sorted(served.group(1).split(", ")) == sorted(ENDPOINTS)
+    asked = re.search(r"`/ws-api/v3` (.+?) \|", PAGE)
+    assert asked is not None
+    assert asked.group(1).split(", ") == list(METHODS)
 
 
 def test_the_commands_of_the_page_have_options_that_exist() -> None:

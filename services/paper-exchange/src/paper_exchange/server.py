@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
@@ -23,7 +23,9 @@ from paper_exchange.market.run import MarketRun
 from paper_exchange.market.run_plan import Alignment
 from paper_exchange.market.sources import Recording
 from paper_exchange.rest.budget import BudgetRules
+from paper_exchange.rest.errors import ApiError
 from paper_exchange.rest.service import RestService
+from paper_exchange.rest.socket_api import CONNECT_WEIGHT, SUFFIX, SocketApi
 from paper_exchange.streams.announcer import StreamAnnouncer
 from paper_exchange.streams.connection import ConnectionRules, StreamConnection
 from paper_exchange.streams.hub import StreamHub
@@ -152,7 +154,8 @@ class PaperExchange:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         if request.path.startswith(PREFIX):
             return await self._control.answer(request)
-        path = read_path(request.path, request.query.get("streams"))
+        is_api = request.path.endswith(SUFFIX)
+        path = StreamPath((), False) if is_api else read_path(request.path, request.query.get("streams"))
         if path is not None and request.headers.get("Upgrade", "").lower() == "websocket":
             return await self._connect(request, path)
         faults = self.faults.of_request(request.path, self._moment())
@@ -170,13 +173,22 @@ class PaperExchange:
         if self._connects_too_often():
             return web.Response(status=429, headers={"Retry-After": "300"})
         ticks = 1000 if request.query.get("timeUnit", "").upper() == "MICROSECOND" else 1
-        connection = StreamConnection(self.hub, self._options.connection, self._clock, ticks)
+        ask = self._socket_api(request, ticks).answer if request.path.endswith(SUFFIX) else None
+        connection = StreamConnection(self.hub, self._options.connection, self._clock, ticks, ask=ask)
         self._connections.add(connection)
-        self.market.begin()
+        if ask is None:
+            self.market.begin()
         try:
             return await connection.serve(request, path)
         finally:
             self._connections.discard(connection)
+
+    def _socket_api(self, request: web.Request, ticks: int) -> SocketApi:
+        address = request.remote or ""
+        shows_limits = request.query.get("returnRateLimits", "true") != "false"
+        with suppress(ApiError):  # a connection is let in, its requests are not
+            self.rest.budget.charge(address, CONNECT_WEIGHT, self.market.server_ms())
+        return SocketApi(self.rest, address, ticks, shows_limits=shows_limits)
 
     def _connects_too_often(self) -> bool:
         rules, now = self._options.connection, self._clock.monotonic()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -13,6 +13,7 @@ from paper_exchange.rest.budget import BudgetRules, WeightBudget
 from paper_exchange.rest.context import RestContext
 from paper_exchange.rest.endpoints import ENDPOINTS
 from paper_exchange.rest.errors import ApiError, invalid
+from paper_exchange.rest.exchange_info import rate_limits
 from paper_exchange.rest.parameters import Parameters
 from shared.clock import random_id
 from shared.domain.rounding import Instrument
@@ -34,13 +35,26 @@ class RestService:
         endpoint = ENDPOINTS.get(request.path.removeprefix(API)) if request.path.startswith(API) else None
         if endpoint is None or request.method not in ("GET", "HEAD"):
             return web.Response(status=404, text=_NOT_FOUND, content_type="text/html")
-        now_ms, address = self._run.server_ms(), request.remote or ""
+        address, path = request.remote or "", request.path.removeprefix(API)
         try:
-            self.budget.charge(address, endpoint.weight(request.query), now_ms)
-            context = RestContext(self._run, self._instruments, self._rules, now_ms, ticks_a_ms(request), rows_hidden)
-            return self._respond(address, endpoint.handler(Parameters(request.query.items()), context))
+            pairs = list(request.query.items())
+            return self._respond(address, self.ask(path, pairs, address, ticks_a_ms(request), rows_hidden))
         except ApiError as error:
             return self.refuse(address, error)
+
+    def ask(
+        self, path: str, pairs: Sequence[tuple[str, str]], address: str, ticks: int = 1, rows_hidden: int = 0
+    ) -> Any:
+        """Return what an endpoint answers, its weight taken from the address; raises `ApiError`."""
+        now_ms, endpoint = self._run.server_ms(), ENDPOINTS[path]
+        self.budget.charge(address, endpoint.weight(dict(pairs)), now_ms)
+        context = RestContext(self._run, self._instruments, self._rules, now_ms, ticks, rows_hidden)
+        return endpoint.handler(Parameters(pairs), context)
+
+    def weight_limit(self, address: str) -> dict[str, Any]:
+        """Return the limit of weight and what an address has used of it."""
+        used = self.budget.used(address, self._run.server_ms())
+        return {**rate_limits(self._rules)[0], "count": used}
 
     def refuse(self, address: str, error: ApiError) -> web.Response:
         """Return an error as the client sees it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,6 +15,8 @@ from paper_exchange.streams.control import STREAMS_MAX, Subscriptions, TooManySt
 from paper_exchange.streams.hub import StreamHub
 from paper_exchange.streams.names import StreamPath
 from shared.clock import Clock
+
+type Ask = Callable[[str], dict[str, Any]]
 
 _MESSAGE_BYTES_MAX: Final = 1_000_000
 _LAST_SECONDS_MAX: Final = 1.0
@@ -43,11 +46,13 @@ class HangUp(Exception):
 
 
 class StreamConnection:
-    """Serves one client until it leaves or breaks a rule."""
+    """Serves one client until it leaves or breaks a rule; with `ask` its messages are requests of the WebSocket API."""
 
-    def __init__(self, hub: StreamHub, rules: ConnectionRules, clock: Clock, ticks_a_ms: int = 1) -> None:
+    def __init__(
+        self, hub: StreamHub, rules: ConnectionRules, clock: Clock, ticks_a_ms: int = 1, *, ask: Ask | None = None
+    ) -> None:
         self._hub, self._rules, self._clock = hub, rules, clock
-        self.ticks_a_ms = ticks_a_ms
+        self.ticks_a_ms, self._ask = ticks_a_ms, ask
         self._subscriptions = Subscriptions(streams_max=rules.streams_max)
         self._socket = web.WebSocketResponse(autoping=False, compress=False, max_msg_size=_MESSAGE_BYTES_MAX)
         self._transport: asyncio.Transport | None = None
@@ -126,7 +131,7 @@ class StreamConnection:
 
     async def _listen(self) -> None:
         async for message in self._socket:
-            if self._speaks_too_often():
+            if self._ask is None and self._speaks_too_often():
                 self.hang_up(WSCloseCode.POLICY_VIOLATION, "Too many messages")
                 return
             if message.type is WSMsgType.PING:
@@ -139,6 +144,9 @@ class StreamConnection:
 
     def _obey(self, message: WSMessage) -> None:
         text = message.data if message.type is WSMsgType.TEXT else ""
+        if self._ask is not None:
+            self.send(msgspec.json.encode(self._ask(text)))
+            return
         before = self.streams
         try:
             said = answer(text, self._subscriptions)
