@@ -75,7 +75,7 @@ def test_what_cannot_be_read_back_as_it_was_is_not_copied_at_all(
     assert run_sql(url, "SELECT count(*) FROM candles") == [(0,)]
 
 
-def test_a_source_that_is_in_use_is_refused(
+def test_a_database_that_a_process_uses_is_neither_copied_nor_booked_in(
     trading: Trading, state: Path, make_postgres_url: Callable[[], str], make_empty_postgres_url: Callable[[], str]
 ) -> None:
     with hold_state(state):
@@ -91,9 +91,13 @@ def test_a_source_that_is_in_use_is_refused(
         await database.close()
 
     asyncio.run(hold())
-    refused = trading("db", "copy", "--from", url, "--to", make_empty_postgres_url())
-    assert refused.exit_code == 3
-    assert "data-collector is held by process" in refused.output
+    for words in (
+        ("db", "copy", "--from", url, "--to", make_empty_postgres_url()),
+        ("allocate", "alpha=0.2", "--database-url", url, "--services-stopped"),
+    ):
+        refused = trading(*words)
+        assert refused.exit_code == 3, refused.output
+        assert "data-collector is held by process" in refused.output
 
 
 def test_a_database_is_not_copied_into_itself(trading: Trading, state: Path) -> None:

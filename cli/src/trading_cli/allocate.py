@@ -15,13 +15,15 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.clock import derived_id
+from shared.config import SERVICE_PORTS
 from shared.config_values import Allocation, parse_allocation
 from shared.db import Database
 from shared.domain.allocation import SubAccountCash, Transfer, divide_pool, plan_transfers
 from shared.domain.order_lifecycle import WORKING_STATUSES
 from shared.domain.rounding import ZERO, minus, plus, times
-from shared.errors import ConfigError
+from shared.errors import ConfigError, StateLocked
 from shared.instances import allocation_shares
+from shared.lease import holders_of
 from shared.models import InstanceKey, from_milliseconds
 from shared.sa_models import AccountRow, AllocationRow, MovementRow, OrderRow, PositionRow, StrategyPositionRow
 from trading_cli.rows_output import short_money
@@ -78,6 +80,8 @@ def allocate(
             stack.enter_context(hold_state(stored.directory))
 
         async def work(database: Database) -> None:
+            if not dry_run:
+                await _refuse_holders(database)
             async with database.read() as session:
                 account = await read_account(session)
             wanted = allocation_shares([each.key for each in account.instances if each.active], entries)
@@ -91,6 +95,13 @@ def allocate(
             click.echo("booked; `trading up` goes on with it")
 
         read_stored(stored, work)
+
+
+async def _refuse_holders(database: Database) -> None:
+    """Refuse while a service holds a lease: what it has in memory would overwrite what is booked here."""
+    holders = await holders_of(database, tuple(SERVICE_PORTS))
+    if holders:
+        raise StateLocked(f"allocate: {holders[0]}; stop every service first")
 
 
 def plan_allocation(account: Account, wanted: Mapping[InstanceKey, Decimal]) -> list[Transfer]:
