@@ -49,17 +49,7 @@ def make_result(setup: Setup, played: Played, seconds: float) -> BacktestResult:
     trades, costs = [_trade(effect) for effect in filled], _costs(options, filled)
     equity, start = book.equity(), book.initial_balance
     assert equity is not None, "backtest: everything held has been marked"
-    refused, ignored = _declined(played.effects)
-    facts = RunFacts(
-        last_prices=dict(book.marks),
-        closing_fee=costs.fee,
-        closing_slippage_bps=costs.slippage_bps,
-        position_values=played.position_values,
-        newest_first=any(account.rules.max_entries > 1 for account in book.accounts.values()),
-    )
-    detailed = compute_detailed_metrics(trades, start, equity, played.curve, facts)
-    entries = {account.rules.max_entries for account in book.accounts.values()}
-    volumes = setup.paper.volumes
+    detailed = compute_detailed_metrics(trades, start, equity, played.curve, _facts(setup, played, costs))
     return BacktestResult(
         strategy_name=setup.strategy.name,
         symbol=", ".join(sorted({stream[0] for stream in setup.runners})),
@@ -72,29 +62,58 @@ def make_result(setup: Setup, played: Played, seconds: float) -> BacktestResult:
         detailed=detailed,
         timeframe=setup.candles[0].timeframe if setup.candles else "",
         params=_params(setup.strategy),
-        fill=options.fill,
-        fee=costs.fee,
-        fee_asset=FeeAsset(options.fee_asset).value,
-        slippage_bps=costs.slippage_bps,
-        sizing=str(options.sizing),
-        max_entries=entries.pop() if len(entries) == 1 else 0,
-        risk="off" if options.limits is None else "live",
-        fees_paid=costs.fees_paid,
-        slippage_paid=costs.slippage_paid,
-        signals=played.signals,
-        refused=refused,
-        ignored=ignored,
         equity=played.curve,
         open_positions=detailed.open_positions,
         benchmarks=_benchmarks(setup, played, costs),
-        notes=_notes(setup),
-        faults=_faults(setup),
-        exits_contested=setup.paper.exits_contested,
-        exits_resolved=setup.paper.exits_resolved,
-        entries_cut=setup.paper.entries_cut,
-        participation_max=None if volumes is None else float(volumes.participation_max),
         seconds=RunSeconds(run=seconds),
+        **_terms(setup, costs),
+        **_counts(setup, played),
     )
+
+
+def _facts(setup: Setup, played: Played, costs: Costs) -> RunFacts:
+    book = setup.paper.book
+    return RunFacts(
+        last_prices=dict(book.marks),
+        closing_fee=costs.fee,
+        closing_slippage_bps=costs.slippage_bps,
+        position_values=played.position_values,
+        newest_first=any(account.rules.max_entries > 1 for account in book.accounts.values()),
+    )
+
+
+def _terms(setup: Setup, costs: Costs) -> dict[str, Any]:
+    """Return how the run traded and what that cost, by the result's names."""
+    options = setup.options
+    entries = {account.rules.max_entries for account in setup.paper.book.accounts.values()}
+    return {
+        "fill": options.fill,
+        "fee": costs.fee,
+        "fee_asset": FeeAsset(options.fee_asset).value,
+        "slippage_bps": costs.slippage_bps,
+        "sizing": str(options.sizing),
+        "max_entries": entries.pop() if len(entries) == 1 else 0,
+        "risk": "off" if options.limits is None else "live",
+        "fees_paid": costs.fees_paid,
+        "slippage_paid": costs.slippage_paid,
+    }
+
+
+def _counts(setup: Setup, played: Played) -> dict[str, Any]:
+    """Return what was counted on the way, by the result's names."""
+    paper = setup.paper
+    refused, ignored = _declined(played.effects)
+    return {
+        "signals": played.signals,
+        "refused": refused,
+        "ignored": ignored,
+        "notes": _notes(setup),
+        "faults": _faults(setup),
+        "exits_contested": paper.exits_contested,
+        "exits_resolved": paper.exits_resolved,
+        "entries_cut": paper.entries_cut,
+        "participation_max": None if paper.volumes is None else float(paper.volumes.participation_max),
+    }
 
 
 def _trade(effect: Filled) -> TradeRecord:

@@ -115,11 +115,15 @@ class StreamPlayback:
         self._passed = index + 1
         if not (signals or _is_finite(candle)):
             return  # no price to trade at: what waits waits on
-        if self._paper.volumes is not None:
-            for earlier in self._candles[max(self._observed, index - VOLUME_WINDOW) : index]:
-                self._paper.volumes.observe(earlier.symbol, earlier.timeframe, earlier.volume)
-            self._observed = index + 1
+        self._show_volumes(index)
+        self._observed = index + 1  # the venue takes this candle's by itself
         self._note(index, self._paper.visit(self._account, candle, signals))
+
+    def _show_volumes(self, end: int) -> None:
+        """Let a venue that prices by size see what the candles passed over since the last visit traded."""
+        if self._paper.volumes is not None:
+            for candle in self._candles[max(self._observed, end - VOLUME_WINDOW) : end]:
+                self._paper.volumes.observe(candle.symbol, candle.timeframe, candle.volume)
 
     def _note(self, index: int, effects: Sequence[Effect]) -> None:
         self._effects.extend(effects)
@@ -135,6 +139,7 @@ class StreamPlayback:
             last = self._candles[int(known[-1])]
             self._paper.book.set_mark(last.symbol, last.close, last.close_time)
         as_of = self._candles[-1].close_time
+        self._show_volumes(len(self._candles))
         if ends_flat:
             self._note(len(self._candles) - 1, close_all(self._paper, as_of))
         self._paper.book.mark(as_of)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 
 import msgspec
@@ -11,14 +11,14 @@ import msgspec
 from shared.clock import derived_id
 from shared.domain.account import AccountFigures, OrderRates, check_state, mark_account, opening_figures
 from shared.domain.effects import IGNORED, REFUSED, Closed, Declined, Effect, Filled, Placed
-from shared.domain.fees import BNB, FeeAsset, FeeSchedule, compute_fee
-from shared.domain.matching import TAKE_PROFIT, stop_price, trailing_price
+from shared.domain.fees import BNB, FeeAsset, compute_fee
+from shared.domain.matching import TAKE_PROFIT
 from shared.domain.order_lifecycle import move
-from shared.domain.positions import FLAT, Holding, apply_fill, fill_effect, is_dust
-from shared.domain.risk import ControlState, IncreaseFigures, Limits, Refusal, check_increase
-from shared.domain.rounding import ONE, ZERO, Instrument, minus, plus, ratio, sellable_quantity, times
-from shared.domain.sizing import Sizing, SizingRule, entry_quantity, smallest_passing_quantity
-from shared.domain.slippage import ImpactModel
+from shared.domain.positions import Holding, apply_fill, fill_effect, is_dust
+from shared.domain.risk import ControlState, IncreaseFigures, Refusal, check_increase
+from shared.domain.rounding import ZERO, minus, plus, ratio, sellable_quantity, times
+from shared.domain.sizing import SizingRule, entry_quantity, smallest_passing_quantity
+from shared.domain.sub_account import BookRules, InstanceRules, SubAccount
 from shared.models import (
     TIMEFRAME_DELTA,
     Fill,
@@ -31,96 +31,7 @@ from shared.models import (
     split_symbol,
 )
 
-
-class InstanceRules(msgspec.Struct, frozen=True, kw_only=True):
-    """How one strategy instance trades; percents are of the average entry, 0 = off. `max_entries` 0 = unlimited."""
-
-    instrument: Instrument
-    age_max: timedelta
-    sizing: Sizing = Sizing(SizingRule.FIXED)
-    max_entries: int = 1
-    stop_loss_pct: Decimal = ZERO
-    stop_anchor_price: Decimal | None = None
-    take_profit_pct: Decimal = ZERO
-    trailing_pct: Decimal = ZERO
-    stop_cooldown_candles: int = 1
-
-    @property
-    def has_exits(self) -> bool:
-        """Return whether any protective order is ever armed."""
-        return self.stop_loss_pct > 0 or self.take_profit_pct > 0 or self.trailing_pct > 0
-
-    def stop_distance_pct(self, price: Decimal) -> Decimal:
-        """Return how far below `price` an entry's stop would be, in percent of it; 0 without a stop."""
-        stop = stop_price(price, self.stop_loss_pct, self.stop_anchor_price)
-        if stop is None or self.stop_anchor_price is None:
-            return self.stop_loss_pct
-        return ratio(times(minus(price, stop), Decimal(100)), price)
-
-
-class BookRules(msgspec.Struct, frozen=True, kw_only=True):
-    """Costs and limits that hold for the whole account.
-
-    `impact`, where it is given, stands in the place of `slippage_bps`. `partial_cash` cuts a BUY that its own cash
-    does not cover to what it covers, where it would be rejected.
-    """
-
-    fees: FeeSchedule = FeeSchedule()
-    slippage_bps: Decimal = Decimal(2)
-    impact: ImpactModel | None = None
-    partial_cash: bool = False
-    gap_refuses: bool = True
-    limits: Limits | None = None
-    venue: str = "paper"
-
-
-class SubAccount:
-    """One instance's own cash, holding and working orders."""
-
-    __slots__ = ("cash", "cooldown_until", "high_water_price", "holding", "is_orphan", "key", "rules", "working")
-
-    def __init__(self, key: InstanceKey, rules: InstanceRules, cash: Decimal) -> None:
-        self.key = key
-        self.rules = rules
-        self.cash = cash
-        self.holding: Holding = FLAT
-        self.working: list[Order] = []
-        self.high_water_price = ZERO
-        self.cooldown_until: datetime | None = None
-        self.is_orphan = False
-
-    def equity(self, mark: Decimal | None) -> Decimal:
-        """Return cash and holding at `mark`; a holding without a mark counts at its cost."""
-        if self.holding.quantity == 0:
-            return self.cash
-        return plus(self.cash, times(self.holding.quantity, self.holding.avg_entry_price if mark is None else mark))
-
-    def working_quantity(self, side: OrderSide) -> Decimal:
-        """Return the unfilled quantity of the working orders of one side."""
-        total = ZERO
-        for order in self.working:
-            if order.side is side:
-                total = plus(total, minus(order.quantity, order.filled_quantity))
-        return total
-
-    @property
-    def stop_price(self) -> Decimal | None:
-        """Return the stop-loss now armed."""
-        if self.holding.quantity == 0:
-            return None
-        return stop_price(self.holding.avg_entry_price, self.rules.stop_loss_pct, self.rules.stop_anchor_price)
-
-    @property
-    def trailing_stop(self) -> Decimal | None:
-        """Return the trailing stop now armed."""
-        return trailing_price(self.high_water_price, self.rules.trailing_pct) if self.holding.quantity else None
-
-    @property
-    def target_price(self) -> Decimal | None:
-        """Return the take-profit price now armed."""
-        if self.rules.take_profit_pct <= 0 or self.holding.quantity == 0:
-            return None
-        return times(self.holding.avg_entry_price, ONE + self.rules.take_profit_pct / 100)
+__all__ = ["Book", "BookRules", "InstanceRules", "SubAccount"]
 
 
 class Book:
@@ -236,6 +147,15 @@ class Book:
     ) -> Filled | Closed:
         """Book a full execution at `price`; a BUY that its own cash does not cover is rejected instead."""
         account = self.accounts[order.instance]
+        fill = self._execution(order, price, traded_at, as_of)
+        effect = fill_effect(fill)
+        if order.side is OrderSide.BUY and plus(account.cash, effect[1]) < 0:
+            arrived = msgspec.structs.replace(order, arrival_price=arrival_price or order.arrival_price)
+            return self.close(arrived, OrderStatus.REJECTED, "insufficient_cash")
+        self.sequence += 1
+        return self._book(account, order, fill, effect, arrival_price)
+
+    def _execution(self, order: Order, price: Decimal, traded_at: datetime, as_of: datetime) -> Fill:
         fee = compute_fee(
             self.rules.fees,
             symbol=order.symbol,
@@ -245,7 +165,7 @@ class Book:
             bnb_price=self._bnb_price(order.symbol),
             is_maker=order.purpose == TAKE_PROFIT,
         )
-        fill = Fill(
+        return Fill(
             id=self._make_id(order.id, "fill", 1),
             order_id=order.id,
             symbol=order.symbol,
@@ -264,12 +184,6 @@ class Book:
             venue=self.rules.venue,
             venue_trade_id=f"{self.rules.venue}-{order.id}",
         )
-        effect = fill_effect(fill)
-        if order.side is OrderSide.BUY and plus(account.cash, effect[1]) < 0:
-            arrived = msgspec.structs.replace(order, arrival_price=arrival_price or order.arrival_price)
-            return self.close(arrived, OrderStatus.REJECTED, "insufficient_cash")
-        self.sequence += 1
-        return self._book(account, order, fill, effect, arrival_price)
 
     def book_fill(self, order: Order, fill: Fill) -> Filled:
         """Move cash and position by a fill that a venue reported."""
