@@ -7,20 +7,25 @@ disturbs the machine only ever makes a run slower.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from benchmarks.market import Market, one_minute_market
 from benchmarks.rates import run_up
-from shared.testing.bot_api import FakeBotApi, Outcome, garbage, hang, refusal, server_error, too_many_requests
+from shared.testing.bot_api import (
+    FakeBotApi,
+    Outcome,
+    bot_api_in_thread,
+    garbage,
+    hang,
+    refusal,
+    server_error,
+    too_many_requests,
+)
 
 OFF = "no messages"
 BEHAVIOURS: dict[str, Outcome | None] = {
@@ -34,21 +39,6 @@ BEHAVIOURS: dict[str, Outcome | None] = {
 }
 
 
-@contextmanager
-def bot_api(outcome: Outcome | None) -> Iterator[FakeBotApi]:
-    """Serve a Bot API from a loop and thread of its own."""
-    api, loop = FakeBotApi(always=outcome), asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    asyncio.run_coroutine_threadsafe(api.__aenter__(), loop).result(20)
-    try:
-        yield api
-    finally:
-        asyncio.run_coroutine_threadsafe(api.__aexit__(), loop).result(20)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(20)
-
-
 def one_run(folder: Path, market: Market, name: str, seconds: int) -> dict[str, Any]:
     """Run the platform against one behaviour and return its figures."""
     options = ("--speed", "3000", "--duration", str(seconds))
@@ -56,7 +46,7 @@ def one_run(folder: Path, market: Market, name: str, seconds: int) -> dict[str, 
     place.mkdir(parents=True)
     if name == OFF:
         return run_up(place, "state", market, *options)
-    with bot_api(BEHAVIOURS[name]) as api:
+    with bot_api_in_thread(FakeBotApi(always=BEHAVIOURS[name])) as api:
         # by the environment: a token has no business in the list of processes
         os.environ |= {"TELEGRAM_BOT_TOKEN": api.token, "TELEGRAM_CHAT_ID": "42", "TELEGRAM_API_URL": api.url}
         os.environ["TELEGRAM_ENABLED"] = "true"

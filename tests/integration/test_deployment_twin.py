@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import subprocess
-import threading
 import urllib.parse
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,10 +23,9 @@ import pytest
 import redis
 from prometheus_client.parser import text_string_to_metric_families
 
-from shared.clock import SystemClock
 from shared.config import SERVICE_PORTS
-from shared.testing.bot_api import FakeBotApi, garbage, refusal, server_error, too_many_requests
-from shared.testing.compose_twin import ComposeError, ComposeTwin, get, interpolated, running_prometheus
+from shared.testing.bot_api import FakeBotApi, bot_api_in_thread, garbage, refusal, server_error, too_many_requests
+from shared.testing.compose_twin import ComposeError, ComposeTwin, get, interpolated, running_prometheus, until
 from shared.testing.servers import ServerMissing, ServerRun, free_port, postgres_server, redis_program, redis_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,41 +38,11 @@ CANARIES = {
     "BINANCE_API_SECRET": "canaryBinanceSecret0123456789abc",
 }
 SETTINGS = {"LOG_LEVEL": "DEBUG", "SPEED": "400", "SYMBOLS": "BTC/USDT,ETH/USDT", "TELEGRAM_ENABLED": "true", "TELEGRAM_CHAT_ID": "42"}  # fmt: skip
-SECONDS_MAX = 90.0
-
-
-def until(reached: Callable[[], Any], what: str, so_far: Callable[[], object] = lambda: "") -> Any:
-    """Return what `reached` gives as soon as it is true of something; what fails says how far it came."""
-    clock, pause = SystemClock(), threading.Event()
-    deadline = clock.monotonic() + SECONDS_MAX
-    while not (found := reached()):
-        assert clock.monotonic() < deadline, f"after {SECONDS_MAX:g} s still not: {what} {so_far()}"
-        pause.wait(0.2)
-    return found
 
 
 def in_loop(work: Any) -> Any:
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, work).result()
-
-
-class BotApiThread:
-    """A Bot API in a loop of its own: the tests beside it block."""
-
-    def __init__(self) -> None:
-        self.api = FakeBotApi(TOKEN)
-        self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
-
-    def __enter__(self) -> FakeBotApi:
-        self._thread.start()
-        asyncio.run_coroutine_threadsafe(self.api.__aenter__(), self.loop).result(20)
-        return self.api
-
-    def __exit__(self, *_: object) -> None:
-        asyncio.run_coroutine_threadsafe(self.api.__aexit__(), self.loop).result(20)
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(20)
 
 
 @dataclass
@@ -115,7 +84,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
             pytest.skip(f"not installed: {missing}")
         in_loop(_execute(server_url, "CREATE DATABASE trading"))
         database_url = server_url.replace("/postgres", "/trading").replace("//postgres:", "//trading:")
-        api = stack.enter_context(BotApiThread())
+        api = stack.enter_context(bot_api_in_thread(FakeBotApi(TOKEN)))
         address = urllib.parse.urlsplit(server_url)
         overrides = {name: {"REDIS_URL": bus.url} for name in SERVICE_PORTS}
         overrides["portfolio-manager"]["DATABASE_URL"] = database_url  # a password inside a URL is a secret too
@@ -169,7 +138,9 @@ def test_health_names_dependencies_and_the_services_own_loop(deployment: Deploym
 
 
 def test_a_real_prometheus_sees_four_targets_and_draws_every_panel(deployment: Deployment, tmp_path: Path) -> None:
-    program = _program("prometheus")
+    program = shutil.which("prometheus")
+    if program is None:
+        pytest.skip("prometheus is not installed: Debian package prometheus (make deps-debian)")
     with running_prometheus(program, ROOT, tmp_path, deployment.twin.ports) as url:
 
         def answer(path: str) -> Any:
@@ -209,15 +180,6 @@ def _empty_panels(answer: Callable[[str], Any]) -> list[str]:
         for each in empty
         if not any(word in each for word in ("errors", "quarantined", "dead_letters", "gaps", "refused"))
     ]
-
-
-def _program(name: str) -> str:
-    from shutil import which
-
-    found = which(name)
-    if found is None:
-        pytest.skip(f"{name} is not installed: Debian package prometheus (make deps-debian)")
-    return found
 
 
 def test_no_secret_leaks_whatever_fails(deployment: Deployment) -> None:

@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-import threading
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
@@ -17,11 +14,10 @@ import redis
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from shared.clock import SystemClock
 from shared.config import ENVIRONMENT_NAMES
 from shared.metrics import MetricFamilies
 from shared.testing.bot_api import FakeBotApi, refusal, server_error
-from shared.testing.compose_twin import get
+from shared.testing.compose_twin import get, until
 from shared.testing.platform_runs import COMMAND
 from shared.testing.servers import free_port
 
@@ -50,14 +46,6 @@ class {name}(BaseStrategy):
         side = OrderSide.BUY if self.seen % 8 else OrderSide.SELL
         return self.signal(candle, side, "by turns")
 '''
-
-
-def until(reached: Callable[[], Any], what: Callable[[], object]) -> None:
-    clock, pause = SystemClock(), threading.Event()
-    deadline = clock.monotonic() + 60
-    while not reached():
-        assert clock.monotonic() < deadline, what()
-        pause.wait(0.2)
 
 
 def write_candles(path: Path) -> None:
@@ -110,10 +98,10 @@ async def test_every_metric_of_the_platform_is_observed_by_a_run(tmp_path: Path,
             env=environment, cwd=tmp_path, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
         try:
-            await asyncio.to_thread(until, lambda: "trading_fills" in scraped(port), lambda: sorted(scraped(port)))
+            await asyncio.to_thread(until, lambda: "trading_fills" in scraped(port), "fills")
             forge(redis_url)
             missing = lambda: sorted(declared - set(scraped(port)))  # noqa: E731 - said only when it fails
-            await asyncio.to_thread(until, lambda: not missing(), missing)
+            await asyncio.to_thread(until, lambda: not missing(), "every metric; missing:", missing)
             samples = scraped(port)
         finally:
             run.terminate()

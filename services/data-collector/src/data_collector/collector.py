@@ -13,9 +13,10 @@ from structlog.stdlib import BoundLogger
 
 from data_collector.ahead import FeedAhead
 from data_collector.backfill import BackfillRules, ContiguousFeed
+from data_collector.batches import close_batches, next_or_stop
 from data_collector.config import CollectorConfig
-from data_collector.feeds.port import CandleGap, Feed, FeedBatch, LiveFeed, ResumePoint, StreamKey
-from data_collector.gaps import GapTracker
+from data_collector.feeds.port import Feed, FeedBatch, LiveFeed, ResumePoint, StreamKey
+from data_collector.gaps import GapTracker, judge_gaps
 from data_collector.liveness import LiveWatch
 from data_collector.storage import CandleStorage, StoreBatch
 from data_collector.validation import UNIT_FACTOR_MAX, CandleValidator, ValidationRules
@@ -35,8 +36,8 @@ WATERMARK_CURSOR = "collector/watermark"
 END_CURSOR = "collector/end"
 FEED_CURSOR = "collector/feed"
 CANDLES_CURSOR = "collector/candles"
-RETRY_SECONDS_BASE = 0.5
-RETRY_SECONDS_MAX = 5.0
+RETRY_SECONDS_BASE = 0.25
+RETRY_SECONDS_MAX = 2.0
 BUSY_SECONDS_MAX = 60.0
 LIVE_JUMP_FACTOR_MAX = Decimal("1.5")
 
@@ -82,6 +83,7 @@ class Collector:
         self._validator = CandleValidator(self._rules)
         self._gaps = GapTracker({})
         self._busy_since: float | None = None
+        self._is_bus_away = False
         self.watermark: datetime | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -91,11 +93,11 @@ class Collector:
             return
         batches = self._batches(resume)
         try:
-            while (batch := await _next_or_stop(batches, stop)) is not None:
+            while (batch := await next_or_stop(batches, stop)) is not None:
                 if not await self._take(batch, stop):
                     return
         finally:
-            await _close(batches)
+            await close_batches(batches)
             await self._feed.close()
         if self._feed.deterministic and not stop.is_set():
             await self._insist(self._finish, stop)
@@ -141,7 +143,7 @@ class Collector:
             cursors[WATERMARK_CURSOR] = to_milliseconds(batch.watermark)
         if watch is not None:
             watch.heard(moved)
-        stated = _judged(gaps, batch.confirmed_gaps) if watch is not None else tuple(gaps)
+        stated = judge_gaps(gaps, batch.confirmed_gaps) if watch is not None else tuple(gaps)
         return StoreBatch(good, (*batch.malformed, *malformed), stated, cursors)
 
     async def _announce(
@@ -149,10 +151,13 @@ class Collector:
     ) -> None:
         try:
             await self._storage.announce(candles, watermark, opened)
+            self._is_bus_away = False
         except BrokerError as error:
             # The candles are stored: consumers read the table by their cursors, with or without a bell.
             self._metrics.error(error)
-            self._log.warning("collector.bus_away", error=str(error))
+            if not self._is_bus_away:  # told once, not with every batch
+                self._log.warning("collector.bus_away", error=str(error))
+            self._is_bus_away = True
 
     def _tell(self, store: StoreBatch, written: CandleWrite) -> None:
         self._metrics.event("candle", len(written.new))
@@ -269,34 +274,3 @@ def _is_loading(stream: StreamKey, cursors: Mapping[str, str]) -> bool:
     """Return whether a live stream's history is still to be loaded: never begun, or cut off by a kill."""
     mark = cursors.get(live_from_cursor(stream))
     return mark == str(LOADING) or (mark is None and cursor_of(stream) not in cursors)
-
-
-def _judged(gaps: list[CandleGap], confirmed: tuple[CandleGap, ...]) -> tuple[CandleGap, ...]:
-    """Return a live feed's holes: those the venue confirmed, and unconfirmed what the quarantine tore open."""
-    facts = {(gap.stream, gap.start_time) for gap in confirmed}
-    return tuple(
-        CandleGap(gap.stream, gap.start_time, gap.end_time, gap.candles_missing, (gap.stream, gap.start_time) in facts)
-        for gap in gaps
-    )
-
-
-async def _next_or_stop(batches: AsyncIterator[FeedBatch], stop: asyncio.Event) -> FeedBatch | None:
-    """Return the next batch, None at the end of the feed or when `stop` comes first."""
-    if stop.is_set():
-        return None
-    following = asyncio.ensure_future(anext(batches, None))
-    stopped = asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait({following, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        return following.result() if following.done() else None
-    finally:
-        for task in (following, stopped):
-            if not task.done():
-                task.cancel()
-        await asyncio.gather(following, stopped, return_exceptions=True)
-
-
-async def _close(batches: AsyncIterator[FeedBatch]) -> None:
-    close = getattr(batches, "aclose", None)
-    if close is not None:
-        await close()

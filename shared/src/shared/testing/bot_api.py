@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from typing import Any, Self
@@ -152,6 +155,21 @@ class FakeBotApi:
         if len(shown.encode("utf-16-le")) // 2 > _LENGTH_MAX:
             return _refuse(400, "Bad Request: message is too long")
         return web.json_response({"ok": True, "result": {"message_id": len(self.received) + 1}})
+
+
+@contextmanager
+def bot_api_in_thread(api: FakeBotApi) -> Iterator[FakeBotApi]:
+    """Serve from a loop and thread of its own, for callers that block."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    asyncio.run_coroutine_threadsafe(api.__aenter__(), loop).result(20)
+    try:
+        yield api
+    finally:
+        asyncio.run_coroutine_threadsafe(api.__aexit__(), loop).result(20)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(20)
 
 
 def _refuse(status: int, description: str) -> web.Response:

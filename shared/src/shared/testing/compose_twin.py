@@ -12,9 +12,10 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -159,6 +160,17 @@ class ComposeTwin:
             if code is not None or self.clock.monotonic() > deadline:
                 said = self.log(name).read_text(errors="replace")[-3000:]
                 raise AssertionError(f"{name} is not healthy (exit code {code}); it said:\n{said}")
+
+
+def until(reached: Callable[[], Any], what: str, so_far: Callable[[], object] = lambda: "") -> Any:
+    """Return what `reached` gives as soon as it is true of something; what fails says how far it came."""
+    clock, pause = SystemClock(), threading.Event()
+    deadline = clock.monotonic() + SECONDS_MAX
+    while not (found := reached()):
+        if clock.monotonic() > deadline:
+            raise AssertionError(f"after {SECONDS_MAX:g} s still not: {what} {so_far()}")
+        pause.wait(POLL_SECONDS)
+    return found
 
 
 def get(url: str) -> tuple[int, str]:
