@@ -74,7 +74,7 @@ def main() -> None:
         folder, quick = Path(name), arguments.quick
         measure: dict[str, Callable[[], list[dict[str, Any]]]] = {
             "platform": lambda: platform_figures(folder, quick=quick, profile=arguments.profile),
-            "compiled": lambda: backtests.compiled(quick=quick),
+            "compiled": lambda: backtests.compiled(folder),
             "peers": lambda: backtests.peers(folder, quick=quick),
             "agreement": lambda: backtests.agreement(folder),
             "command": lambda: backtests.command(folder),

@@ -131,13 +131,11 @@ def _child(command: list[str]) -> tuple[float, float]:
     return seconds, usage.ru_maxrss / 1024
 
 
-def compiled(*, quick: bool) -> list[dict[str, Any]]:
-    """Measure every strategy that ships on the compiled engine, plain and with everything on."""
-    from benchmarks.compiled import measure_all  # loads the engine in this process
-
-    results = measure_all(CANDLES_A_YEAR // (10 if quick else 1))
-    for result in results:
-        print(json.dumps(result))
+def compiled(folder: Path) -> list[dict[str, Any]]:
+    """Measure every strategy that ships on the compiled engine, plain and with everything on, in a fresh process."""
+    out = folder / "compiled.json"
+    subprocess.run([sys.executable, "-m", "benchmarks.compiled", "--json", str(out)], check=True, cwd=CHECKOUT)
+    results: list[dict[str, Any]] = json.loads(out.read_text())
     return results
 
 
