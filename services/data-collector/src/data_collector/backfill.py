@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from structlog.stdlib import BoundLogger
 
 from data_collector.feeds.port import CandleGap, FeedBatch, LiveFeed, MalformedCandle, ResumePoint, StreamKey
-from data_collector.gaps import find_gap
+from data_collector.gaps import find_gaps
 from data_collector.validation import malformed, own_fault
 from shared.clock import Clock
 from shared.errors import TradingError
@@ -20,8 +20,7 @@ from shared.models import TIMEFRAME_DELTA, Candle
 QUEUE_BATCHES_MAX = 64
 HISTORY_PAGES_MAX = 1_000
 CONFIRMATIONS = 2  # how often a venue must say "nothing there" before a hole is a fact
-COMPARED_AT_START = 60  # stored candles that are compared with the venue's history after a restart
-COMPARED_MAX = 500  # and at most, since they were compared last: one page, as cheap as a single candle
+COMPARED_MAX = 500  # candles compared with the venue's history at once: one page, as cheap as a single candle
 LOOKS_MAX = 3  # at a history that does not show yet what its stream has closed
 SPOILED_MAX = 100
 
@@ -57,6 +56,7 @@ class _Stream:
     last: datetime | None
     held: deque[Candle]
     is_loading: bool = False
+    first: datetime | None = None  # of this run; older ones were compared by the run that stored them
     compared_until: datetime | None = None
     wanted_until: datetime | None = None
     spoiled: deque[datetime] = field(default_factory=lambda: deque(maxlen=SPOILED_MAX))  # came, and was malformed
@@ -91,7 +91,8 @@ class ContiguousFeed:
         """Yield contiguous batches after `resume`; ends with the feed, raises what the feed raises."""
         for stream in self._feed.streams():
             held: deque[Candle] = deque(maxlen=self._rules.held_candles_max)
-            self._streams[stream] = _Stream(resume.open_times.get(stream), held, stream in self._rules.loading)
+            last = resume.open_times.get(stream)
+            self._streams[stream] = _Stream(last, held, stream in self._rules.loading, first=last)
         pump = asyncio.create_task(self._pump(resume), name=f"feed {self._feed.name}")
         audit = asyncio.create_task(self._compare_now_and_then(), name="compare with history")
         try:
@@ -151,6 +152,7 @@ class ContiguousFeed:
         if state.task is None and (
             state.last is None or candle.open_time - state.last == TIMEFRAME_DELTA[stream.timeframe]
         ):
+            state.first = state.first or candle.open_time
             state.last = candle.open_time
             return True
         if state.last is not None and candle.open_time <= state.last:
@@ -206,9 +208,10 @@ class ContiguousFeed:
             fetched = await self._fetch_until_answered(stream, state, wanted)
             again = tuple(candle for candle in fetched if state.last is not None and candle.open_time <= state.last)
             ordered = _merge(fetched, state.held, state.last)
-            gaps = _gaps_of(stream, state.last, ordered)
+            gaps = find_gaps(stream, state.last, ordered)
             shown = max((candle.open_time for candle in fetched), default=_EPOCH)
-            state.compared_until = max(state.compared_until or shown, shown)
+            if fetched:
+                state.compared_until = max(state.compared_until or shown, shown)
             asked.update((gap.start_time, gap.end_time) for gap in gaps if gap.end_time <= shown)
             doubted = [gap.start_time for gap in gaps if asked[gap.start_time, gap.end_time] < CONFIRMATIONS]
             if not doubted:
@@ -230,6 +233,7 @@ class ContiguousFeed:
         size = self._rules.batch_candles_max
         for start in range(0, len(candles), size):
             part = candles[start : start + size]
+            state.first = state.first or part[0].open_time
             state.last = part[-1].open_time
             inside = tuple(gap for gap in facts if part[0].open_time <= gap.end_time <= part[-1].open_time)
             await self._queue.put(FeedBatch(candles=tuple(part), confirmed_gaps=inside))
@@ -260,9 +264,11 @@ class ContiguousFeed:
         return min([*(each - step for each in held), until - self._rules.candles_of(stream) * step]), until
 
     def _compare_from(self, state: _Stream, last: datetime, step: timedelta) -> datetime:
-        if state.compared_until is None:
-            return last - (COMPARED_AT_START - 1) * step
-        return min(max(state.compared_until, last - COMPARED_MAX * step), last) + step
+        """Return the first candle that was not compared with the history, none from before this run."""
+        first = last if state.first is None else min(state.first, last)
+        if state.compared_until is not None:
+            first = max(first, min(state.compared_until, last) + step)
+        return max(first, last - (COMPARED_MAX - 1) * step)
 
     async def _fetch(self, stream: StreamKey, since: datetime, until: datetime) -> list[Candle]:
         rows: list[Candle] = []
@@ -285,13 +291,3 @@ def _merge(fetched: Sequence[Candle], held: Iterable[Candle], last: datetime | N
     # what the venue's history says counts more than what its stream once said
     by_time = {candle.open_time: candle for candle in held} | {candle.open_time: candle for candle in fetched}
     return [by_time[moment] for moment in sorted(by_time) if last is None or moment > last]
-
-
-def _gaps_of(stream: StreamKey, last: datetime | None, ordered: Sequence[Candle]) -> list[CandleGap]:
-    gaps = []
-    for candle in ordered:
-        gap = None if last is None else find_gap(stream, last, candle.open_time)
-        if gap is not None:
-            gaps.append(gap)
-        last = candle.open_time
-    return gaps

@@ -33,6 +33,26 @@ def find_gap(stream: StreamKey, last_open_time: datetime, next_open_time: dateti
     return CandleGap(stream, last_open_time + step, next_open_time, missing)
 
 
+def find_gaps(stream: StreamKey, last_open_time: datetime | None, candles: Iterable[Candle]) -> list[CandleGap]:
+    """Return the holes between candles of one stream that follow `last_open_time`, oldest first."""
+    gaps = []
+    for candle in candles:
+        gap = None if last_open_time is None else find_gap(stream, last_open_time, candle.open_time)
+        if gap is not None:
+            gaps.append(gap)
+        last_open_time = candle.open_time
+    return gaps
+
+
+def judge_gaps(gaps: Iterable[CandleGap], confirmed: Iterable[CandleGap]) -> tuple[CandleGap, ...]:
+    """Return a live feed's holes: those the venue confirmed, and unconfirmed what the quarantine tore open."""
+    facts = {(gap.stream, gap.start_time) for gap in confirmed}
+    return tuple(
+        CandleGap(gap.stream, gap.start_time, gap.end_time, gap.candles_missing, (gap.stream, gap.start_time) in facts)
+        for gap in gaps
+    )
+
+
 class GapTracker:
     """Follows each stream's newest candle and names the holes between candles that are ahead of it."""
 
