@@ -26,7 +26,17 @@ from shared.testing.reference import reference_path
 
 EXACT_FIELDS = (
     *("trades", "total_trades", "final_balance", "fees_paid", "slippage_paid", "signals", "refused", "ignored"),
-    *("open_positions", "notes", "exits_contested", "entries_cut", "max_entries", "fee_asset", "sizing", "params"),
+    *(
+        "open_positions",
+        "notes",
+        "exits_contested",
+        "entries_cut",
+        "slippage_bps",
+        "max_entries",
+        "fee_asset",
+        "sizing",
+        "params",
+    ),
 )
 SMALL: dict[str, dict[str, Any]] = {
     "rsi": {"period": 5},
@@ -37,6 +47,12 @@ SMALL: dict[str, dict[str, Any]] = {
     "vwap": {"deviation_threshold": 0.001, "min_candles": 5},
     "volume_profile": {"lookback_period": 15, "num_bins": 12},
 }
+SLIPPAGES: list[dict[str, Any]] = [
+    {"slippage_bps": 0},
+    {"slippage_bps": "37.5"},
+    {},
+    {"slippage_bps": 0, "half_spread_bps": "1", "impact_bps": "12.5"},
+]
 PERCENTS = st.sampled_from(["0", "0", "0.3", "2"])
 
 
@@ -107,7 +123,8 @@ def trading(draw: st.DrawFn) -> BacktestOptions:
         fee=Decimal(draw(st.sampled_from(["0", "0.001", "0.00075"]))),
         fee_maker=draw(st.sampled_from([None, Decimal("0.0002")])),
         fee_asset=draw(st.sampled_from(["quote", "received", "bnb"])),
-        slippage_bps=Decimal(draw(st.sampled_from(["0", "2", "37.5"]))),
+        **draw(st.sampled_from(SLIPPAGES)),
+        partial_cash=draw(st.booleans()),
         fill=draw(st.sampled_from(["next-open", "close"])),
         gap=draw(st.sampled_from(["refuse", "fill"])),
         sizing=sizing,

@@ -42,10 +42,11 @@ def load_generated(text: str) -> ModuleType:
     return module
 
 
-def forget_compiled(path: Path) -> None:
-    """Throw the machine code of a generated module away, and that of those it imports."""
-    imported = re.findall(rf"^from ({MODULE_PREFIX}\w+) import", path.read_text(encoding="utf-8"), re.MULTILINE)
-    for name in {path.stem, *imported}:
+def forget_compiled(path: Path, *, imported: bool) -> None:
+    """Throw the machine code of a generated module away, or that of the modules it imports."""
+    text = path.read_text(encoding="utf-8")
+    names = set(re.findall(rf"^from ({MODULE_PREFIX}\w+) import", text, re.MULTILINE)) if imported else {path.stem}
+    for name in names:
         for stored in (path.parent / "__pycache__").glob(f"{name}.*"):
             stored.unlink(missing_ok=True)
 

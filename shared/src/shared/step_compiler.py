@@ -135,8 +135,27 @@ def _functions_of(module: ModuleType, functions: Functions) -> SimpleNamespace:
     return SimpleNamespace(**{each.__name__: getattr(module, LOOP_PREFIX + each.__name__) for each in functions})
 
 
+DAMAGE = (EOFError, pickle.UnpicklingError, ValueError, ImportError, LookupError, AttributeError)
+
+
 def prepare(call: Callable[..., Any], *arguments: Any) -> None:
-    """Call once, so that machine code is made or loaded; a damaged cache of it is thrown away and made anew."""
+    """Call once, so that machine code is made or loaded; a damaged cache of it is thrown away and made anew.
+
+    What it shares with other strategies takes long to make, so that goes only if its own was not the damage.
+    """
+    path = Path(call.__code__.co_filename)
+    try:
+        _call(call, arguments)
+    except DAMAGE:
+        forget_compiled(path, imported=False)
+        try:
+            _call(call, arguments)
+        except DAMAGE:
+            forget_compiled(path, imported=True)
+            _call(call, arguments)
+
+
+def _call(call: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     from numba.core.errors import NumbaError  # the module of `call` has imported numba already
 
     try:
@@ -146,9 +165,6 @@ def prepare(call: Callable[..., Any], *arguments: Any) -> None:
         raise PluginError(
             f"the step has no compiled form: {told[-1] if told else error!r}; correct the step"
         ) from error
-    except (EOFError, pickle.UnpicklingError, ValueError, ImportError, LookupError, AttributeError):
-        forget_compiled(Path(call.__code__.co_filename))
-        call(*arguments)
 
 
 @functools.cache

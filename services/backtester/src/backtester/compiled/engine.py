@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from decimal import Decimal
+from types import SimpleNamespace
 
 import msgspec
 
@@ -58,6 +59,11 @@ class CompiledEngine:
         self._strategy = strategy
         self._clock = clock or SystemClock()
         self._run = CompiledRun(strategy, self._balance, self._options)
+
+    @property
+    def machine_code(self) -> SimpleNamespace:
+        """Return the strategy's loops by name, as numba's functions."""
+        return self._run.loops
 
     def prepare(self, data: CandleData) -> None:
         """Make the machine code now, or load it."""

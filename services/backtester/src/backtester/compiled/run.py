@@ -55,7 +55,7 @@ class CompiledRun:
 
     def __init__(self, strategy: CompiledStrategy, balance: Decimal, options: BacktestOptions) -> None:
         self._strategy, self._balance, self._options = strategy, balance, options
-        self._loops = load_loops(type(strategy).step, LOOPS, DESK)
+        self.loops = load_loops(type(strategy).step, LOOPS, DESK)
         self._finish = load_base(DESK).finish
 
     def rules(self, data: CandleData, fed: int) -> Records:
@@ -78,7 +78,7 @@ class CompiledRun:
         states, values = self._strategy.records
         candles, rules = candle_arrays(data), self.rules(data, 0)
         desk = (rules, *opening_account(self._balance), np.empty(1, ENTRY), trade_lines(1))
-        prepare(self._loops.feed, states, values, candles, 0, 0)
+        prepare(self.loops.feed, states, values, candles, 0, 0)
         prepare(self.loop(rules), states, values, candles, desk, np.empty(0), 0, 0)
         prepare(self._finish, desk, False, 0, 1.0)
 
@@ -86,7 +86,7 @@ class CompiledRun:
         """Return the loop that a run by these rules takes."""
         terms = rules[0]
         is_guarded = terms["has_stop"] or terms["has_target"] or terms["has_trailing"]
-        chosen: Callable[..., None] = self._loops.run_guarded if is_guarded else self._loops.run_plain
+        chosen: Callable[..., None] = self.loops.run_guarded if is_guarded else self.loops.run_plain
         return chosen
 
     def play(self, data: CandleData, history_start: int | None = None, on_rows: OnRows | None = None) -> LoopOutcome:
@@ -102,7 +102,7 @@ class CompiledRun:
         if history_start is not None and data.history is not None:
             past = candle_arrays(data.history, history_start)
             fed = len(past[0])
-            self._loops.feed(states, values, past, 0, fed)
+            self.loops.feed(states, values, past, 0, fed)
         rules = self.rules(data, fed)
         book, ledger = opening_account(self._balance)
         if fed:
@@ -137,7 +137,7 @@ class CompiledRun:
         states, values = self._strategy.records
         if history_start is not None and data.history is not None:
             past = candle_arrays(data.history, history_start)
-            self._loops.feed(states, values, past, 0, len(past[0]))
+            self.loops.feed(states, values, past, 0, len(past[0]))
         candles, done = candle_arrays(data), 0
         waited = 0 if self._options.fill == "close" else 1
         words = []
@@ -148,7 +148,7 @@ class CompiledRun:
                 words.append("")
                 continue
             signal_row = row - waited
-            self._loops.feed(states, values, candles, done, signal_row + 1)
+            self.loops.feed(states, values, candles, done, signal_row + 1)
             done = signal_row + 1
             words.append(self._strategy.describe(states[0], OrderSide.BUY if side == BUY_SIDE else OrderSide.SELL))
         return words
