@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from portfolio_manager.verification import Verification, verify_database
 from shared.db import Database
-from shared.testing.crash_market import GRID, CrashMarket, write_crash_market
+from shared.testing.crash_market import CrashMarket, Undisturbed
 from shared.testing.platform_runs import PlatformRun, handled, has_rows, kill_points
 from shared.testing.state_tables import Tables, read_tables, state_differences
 from trading_cli.verify import verify
@@ -25,7 +25,7 @@ SEED = 20240804
 
 
 class Reference(NamedTuple):
-    """The run that nobody disturbed, and what it was run on."""
+    """The run that nobody disturbed, and its tables."""
 
     options: tuple[str, ...]
     market: CrashMarket
@@ -37,14 +37,8 @@ class Reference(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory, is_proof: bool) -> Reference:
-    market = write_crash_market(tmp_path_factory.mktemp("data"), 20_000 if is_proof else 4_000)
-    options = ("--feed", "replay", "--data", market.data, "--speed", "max", "--balance", "100000")
-    options += ("--strategy-params", GRID)
-    run = PlatformRun(tmp_path_factory.mktemp("undisturbed") / "state", options)
-    ended = run.finish()
-    assert ended.code == 0, ended.output
-    return Reference(options, market, read_tables(run.database))
+def reference(undisturbed: Undisturbed) -> Reference:
+    return Reference(undisturbed.options, undisturbed.market, read_tables(undisturbed.database))
 
 
 def verified(database: Path) -> Verification:

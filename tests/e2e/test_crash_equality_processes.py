@@ -13,8 +13,7 @@ from click.testing import CliRunner
 
 from shared.clock import seeded_random
 from shared.db import Database
-from shared.testing.crash_market import GRID, CrashMarket, write_crash_market
-from shared.testing.platform_runs import PlatformRun
+from shared.testing.crash_market import GRID, CrashMarket, Undisturbed
 from shared.testing.process_runs import (
     PROCESSES,
     ProcessRun,
@@ -23,14 +22,13 @@ from shared.testing.process_runs import (
     truncate_append_only_file,
 )
 from shared.testing.servers import ServerMissing, ServerRun, postgres_run, redis_program, redis_run
-from shared.testing.state_tables import Tables, read_state, state_differences
+from shared.testing.state_tables import read_state, state_differences
 from trading_cli.verify import verify
 
 pytestmark = [pytest.mark.e2e, pytest.mark.integration, pytest.mark.timeout(1800)]
 
 SEED = 20240805
 KILLS, KILLS_PROOF = 4, 20
-CANDLES, CANDLES_PROOF = 4_000, 20_000
 
 
 class Servers(NamedTuple):
@@ -76,21 +74,6 @@ async def _make_tables(url: str) -> None:
     await database.close()
 
 
-@pytest.fixture(scope="module")
-def market(tmp_path_factory: pytest.TempPathFactory, is_proof: bool) -> CrashMarket:
-    return write_crash_market(tmp_path_factory.mktemp("data"), CANDLES_PROOF if is_proof else CANDLES)
-
-
-@pytest.fixture(scope="module")
-def undisturbed(market: CrashMarket, tmp_path_factory: pytest.TempPathFactory) -> Tables:
-    """Return the tables of one embedded process on SQLite that nobody disturbed."""
-    options = ("--feed", "replay", "--data", market.data, "--speed", "max", "--balance", "100000")
-    run = PlatformRun(tmp_path_factory.mktemp("undisturbed") / "state", (*options, "--strategy-params", GRID))
-    ended = run.finish()
-    assert ended.code == 0, ended.output
-    return asyncio.run(read_state(f"sqlite:///{run.database}"))
-
-
 def settings_of(market: CrashMarket) -> dict[str, str]:
     return {
         "feed": "replay",
@@ -124,9 +107,9 @@ def assert_verified(url: str, when: object) -> None:
 
 
 def test_processes_and_servers_killed_in_turn_end_with_the_state_of_an_undisturbed_process(
-    undisturbed: Tables, market: CrashMarket, servers: Servers, tmp_path: Path, is_proof: bool
+    undisturbed: Undisturbed, servers: Servers, tmp_path: Path, is_proof: bool
 ) -> None:
-    accident_of = accidents(servers)
+    market, accident_of = undisturbed.market, accidents(servers)
     with ProcessRun(tmp_path / "run", servers.postgres.url, servers.redis.url, settings_of(market)) as run:
         run.start(*reversed(PROCESSES))  # any order will do
         for kill in plan(KILLS_PROOF if is_proof else KILLS, market.candles):
@@ -139,4 +122,5 @@ def test_processes_and_servers_killed_in_turn_end_with_the_state_of_an_undisturb
         assert run.wait("data-collector") == 0  # a replay ends by itself
         assert run.stop("strategy-engine", "order-executor", "portfolio-manager") == dict.fromkeys(PROCESSES[1:], 0)
     assert_verified(servers.postgres.url, "the end")
-    assert state_differences(undisturbed, asyncio.run(read_state(servers.postgres.url))) == []
+    expected = asyncio.run(read_state(f"sqlite:///{undisturbed.database}"))
+    assert state_differences(expected, asyncio.run(read_state(servers.postgres.url))) == []

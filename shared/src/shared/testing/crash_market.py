@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from shared.models import to_milliseconds
+from shared.testing.platform_runs import PlatformRun
 from shared.testing.reference import reference_path
 
 SOURCE: Final = "data/candles/binance-BTCUSDT-1m-2024crash.parquet"
@@ -43,3 +44,26 @@ def write_crash_market(folder: Path, candles: int) -> CrashMarket:
     assert rows["open_time"].diff().drop_nulls().n_unique() == 1, "the slice has a hole: candles cannot be counted"
     rows.write_parquet(path)
     return CrashMarket(path, candles)
+
+
+class Undisturbed(NamedTuple):
+    """A run in one process that nobody disturbed: what it was run on, how, and the file that holds its end."""
+
+    market: CrashMarket
+    options: tuple[str, ...]
+    database: Path
+
+    @property
+    def candles(self) -> int:
+        """Return how many candles it handled."""
+        return self.market.candles
+
+
+def run_undisturbed(folder: Path, candles: int) -> Undisturbed:
+    """Replay the first `candles` minutes with every strategy that ships, to the end."""
+    market = write_crash_market(folder, candles)
+    options = ("--feed", "replay", "--data", market.data, "--speed", "max", "--balance", "100000")
+    run = PlatformRun(folder / "state", (*options, "--strategy-params", GRID))
+    ended = run.finish()
+    assert ended.code == 0, ended.output
+    return Undisturbed(market, tuple(run.options), run.database)
