@@ -146,3 +146,13 @@ async def test_an_observer_looks_as_long_as_the_block_lasts(database: Database) 
         while watched.clock.sleeper_count == 0:  # noqa: ASYNC110 - a manual clock has no event to wait for
             await asyncio.sleep(0)
     assert watched.value("outbox_rows", topic="signals") == 0
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_a_look_that_fails_is_counted_and_is_not_the_last(database: Database) -> None:
+    watched = Watched("data-collector", database)
+    await watched.store(**{"collector__candles__BTC/USDT__7m": 1})  # a timeframe that nobody knows
+    async with asyncio.timeout(20), observing(watched.observer):
+        while watched.clock.sleeper_count == 0:  # noqa: ASYNC110 - a manual clock has no event to wait for
+            await asyncio.sleep(0)
+    assert watched.value("errors_total", error_type="KeyError") == 1

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
+import structlog
 from sqlalchemy import func, select
 
 from shared.broker_port import DEAD_LETTER_STREAM, Broker
@@ -28,6 +29,7 @@ LOOK_SECONDS: Final = 5.0
 SILENT_SECONDS_MIN: Final = 60.0
 CANDLES_CURSOR: Final = "collector/candles/"
 COLLECTOR: Final = "data-collector"
+_LOG: Final = structlog.stdlib.get_logger("shared.observation")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,11 @@ class Observer:
     async def run(self) -> None:
         """Look for ever; nothing that fails here harms the service."""
         while True:
-            await self.look()
+            try:
+                await self.look()
+            except Exception as error:  # noqa: BLE001 - a task boundary: one look that fails must not be the last
+                self._metrics.error(error)
+                _LOG.exception("observer.failed", service=self._service)
             await self._sights.clock.sleep(LOOK_SECONDS)
 
     async def look(self) -> None:
