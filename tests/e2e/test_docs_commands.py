@@ -73,8 +73,8 @@ def running(line: str, folder: Path, **variables: str) -> Iterator[subprocess.Po
             yield process
             os.killpg(process.pid, signal.SIGTERM)
             process.wait(STOP_SECONDS_MAX)
-        except BaseException:
-            print(log.read_text()[-5000:])
+        except BaseException as error:
+            error.add_note(log.read_text()[-5000:])
             raise
         finally:
             if process.poll() is None:
