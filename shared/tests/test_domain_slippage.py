@@ -77,10 +77,10 @@ def test_an_order_is_priced_by_candles_that_had_closed_before_it() -> None:
 def test_only_the_last_twenty_candles_count() -> None:
     volumes = RecentVolumes(MODEL)
     for number in range(60):
-        volumes.observe(BTC, "1m", D(1) if number < 40 else D(100))
+        volumes.observe(BTC, "1m", D(1) if number < 50 else D(99))
         volumes.observe("ETH/USDT", "1m", D(7))
         volumes.observe(BTC, "1h", D(8))
-    assert volumes.share(BTC, "1m", D(1)) == D("0.01")
+    assert volumes.share(BTC, "1m", D(1)) == D("0.02")  # ten candles of 1, ten of 99
 
 
 @settings(deadline=None)

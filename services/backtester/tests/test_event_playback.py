@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from backtester.data import load_candles
@@ -99,6 +99,7 @@ def random_options(chance: random.Random) -> dict[str, Any]:  # noqa: TID251 - i
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10**9))
+@example(131073)  # sold at the end, priced by size
 def test_passing_over_quiet_candles_changes_nothing(seed: int) -> None:
     chance = seeded_random(seed)
     candles = market(chance, chance.choice([5, 80, 300]), chance.choice([0.001, 0.01, 0.03]))
@@ -113,6 +114,15 @@ def test_passing_over_quiet_candles_changes_nothing(seed: int) -> None:
     assert passing.equity.time_ms.tolist() == each.equity.time_ms.tolist()  # type: ignore[union-attr]
     assert passing.equity.value == pytest.approx(each.equity.value, rel=1e-12)  # type: ignore[union-attr]
     assert passing.equity.value[-1] == pytest.approx(float(passing.final_balance), rel=1e-12)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("low", "high", "sold"), [("95", 101, "95"), ("95.001", 101, None), (99, "110", "110")])
+def test_a_level_that_is_just_touched_is_not_passed_over(low: Any, high: Any, sold: str | None) -> None:
+    candles = [candle(number) for number in range(300)]
+    candles[250] = candle(250, 100, low=low, high=high)
+    options = BacktestOptions(**FREE_OF_COST, stop_loss_pct=D(5), take_profit_pct=D(10))
+    result = BacktestEngine(told(".B"), 1_000, options).run(candles)
+    assert [trade.price for trade in result.trades[1:]] == ([] if sold is None else [D(sold)])
 
 
 def test_a_candle_that_holds_no_number_is_passed_over_and_what_waits_waits_on() -> None:
