@@ -106,7 +106,7 @@ class UpRun:
                 f"{self._clock.monotonic() - started:6.0f} s  feed {at:%Y-%m-%d %H:%M}  equity {equity}  "
                 f"candles {totals.candles}  signals {totals.signals}  fills {totals.fills}"
                 if at
-                else "waiting for the first candle"
+                else f"waiting for the first candle ({(await platform.collector.check())[1]})"
             )
 
     async def _end_after(self, seconds: float, stop: asyncio.Event) -> None:
