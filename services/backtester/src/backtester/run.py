@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from backtester.data import DATABASE_SOURCE, CandleData, DataFacts, load_candles
 from backtester.detail import load_detail
 from backtester.engines import EngineJob, check_engine, run_on
+from backtester.history import history_start
 from backtester.live_limits import live_refusals
 from backtester.options import BacktestOptions, checked_balance
 from backtester.participation import largest_participation
@@ -31,7 +31,6 @@ from shared.domain.performance import DAYS_A_YEAR, FloatArray, daily_equity, sha
 from shared.domain.risk import Limits
 from shared.errors import ConfigError, PluginError
 from shared.instruments import FREE, load_instruments
-from shared.models import to_milliseconds
 from shared.plugins import StrategyPlugin, config_hash, discover
 from shared.strategy import BaseStrategy
 
@@ -86,22 +85,22 @@ def run_backtest(
     data = _candles(request)
     detail = None if request.detail is None else load_detail(Path(request.detail).expanduser(), data)
     loaded = clock.monotonic() - started
-    history_start = _history_start(strategy, data)
+    fed_from = history_start(strategy, data)
     job = EngineJob(
         strategy=strategy,
         balance=balance,
         options=options,
         data=data,
         clock=clock,
-        history_start=history_start,
+        history_start=fed_from,
         detail=detail if options.has_contested_exits else None,
         on_progress=None if on_progress is None else lambda done: on_progress(done, data.rows),
     )
     result = run_on(request.engine, job)
     if result.faults:
         raise PluginError(f"{plugin.path}: {result.faults[0]}; correct the strategy")
-    if history_start is not None and data.history is not None:
-        notes = [*notes, f"fed {data.history.rows - history_start:,} candles of history from before the start"]
+    if fed_from is not None and data.history is not None:
+        notes = [*notes, f"fed {data.history.rows - fed_from:,} candles of history from before the start"]
     if detail is not None:
         notes = [*notes, detail.note if options.has_contested_exits else "detail: no stop meets a target; not needed"]
     made = _how_it_was_made(request, strategy, plugin)
@@ -155,17 +154,6 @@ def _own_params(strategy: BaseStrategy) -> dict[str, Any]:
     return {
         name: value for name, value in strategy.given_params.items() if name not in type(strategy).Params.model_fields
     }
-
-
-def _history_start(strategy: BaseStrategy, data: CandleData) -> int | None:
-    """Return the row before the window from which on the strategy must be fed to speak in it; None without any."""
-    past = data.history
-    if past is None:
-        return None
-    wanted = strategy.history(data.first)
-    first = int(np.searchsorted(past.open_time_ms, to_milliseconds(wanted.start(data.first, data.timeframe))))
-    first = min(first, past.rows - wanted.candles)  # holes count for nothing: it needs so many candles
-    return max(0, first)
 
 
 def _counted(result: BacktestResult, request: BacktestRequest, plugin: StrategyPlugin, clock: Clock) -> BacktestResult:
