@@ -15,7 +15,7 @@ from backtester.compiled.layout import BOOK, EQUITY_FRACTION, FIXED, LEDGER, QUO
 from shared.domain.book import BookRules, InstanceRules
 from shared.domain.fees import FeeAsset
 from shared.domain.matching import BPS, stop_price
-from shared.domain.rounding import ONE, ZERO, floor_to_step
+from shared.domain.rounding import MONEY_CONTEXT, ONE, ZERO, floor_to_step
 from shared.domain.sizing import SizingRule
 from shared.domain.slippage import VOLUME_WINDOW, ImpactModel
 from shared.models import TIMEFRAME_SECONDS
@@ -49,13 +49,13 @@ def amount_floats(amount: Decimal) -> tuple[float, float]:
 
 def to_amount(floats: npt.NDArray[np.float64]) -> Decimal:
     """Return the amount that two floats hold, with 18 decimals."""
-    return Decimal(int(floats[0]) + int(floats[1])).scaleb(-18)
+    return MONEY_CONTEXT.scaleb(Decimal(int(floats[0]) + int(floats[1])), -18)  # 28 digits do not hold every amount
 
 
 def to_amounts(floats: npt.NDArray[np.float64]) -> list[Decimal]:
     """Return the amounts that rows of two floats hold, with 18 decimals."""
     highs, lows = floats[:, 0].tolist(), floats[:, 1].tolist()
-    return [Decimal(int(high) + int(low)).scaleb(-18) for high, low in zip(highs, lows, strict=True)]
+    return [MONEY_CONTEXT.scaleb(Decimal(int(high) + int(low)), -18) for high, low in zip(highs, lows, strict=True)]
 
 
 def encode_rules(
