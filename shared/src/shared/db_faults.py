@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import asyncpg
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError, StatementError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -13,6 +14,7 @@ from shared.db_url import DatabaseTarget
 from shared.errors import DatabaseError, DatabaseUnavailable
 
 UPGRADE_COMMAND = "trading db upgrade"
+_DRIVERS = (sqlite3.Error, asyncpg.PostgresError, asyncpg.InterfaceError)
 _NOTHING_LOST = "the transaction was rolled back, nothing of it is stored"
 
 # code prefix -> (may the same transaction be run again, what happened and what to do)
@@ -49,7 +51,7 @@ def translated(target: DatabaseTarget) -> Iterator[None]:
     """Raise the platform's error for whatever SQLAlchemy or a driver raises inside."""
     try:
         yield
-    except (SQLAlchemyError, sqlite3.Error) as error:
+    except (SQLAlchemyError, *_DRIVERS) as error:
         raise database_error(error, target) from error
 
 
@@ -62,14 +64,14 @@ def reaching(target: DatabaseTarget) -> Iterator[None]:
         raise DatabaseUnavailable(f"{target}: cannot be reached ({_first_line(error)})") from error
 
 
-def database_error(error: SQLAlchemyError | sqlite3.Error, target: DatabaseTarget) -> DatabaseError:
-    """Return the platform's error for one of SQLAlchemy's, or of SQLite's own."""
+def database_error(error: Exception, target: DatabaseTarget) -> DatabaseError:
+    """Return the platform's error for one of SQLAlchemy's or of a driver's own."""
     if isinstance(error, PoolTimeoutError):
         return DatabaseUnavailable(f"{target}: all connections are busy")
-    cause = error if isinstance(error, sqlite3.Error) else getattr(error, "orig", None)
-    if cause is None or not isinstance(error, StatementError | sqlite3.Error):
+    cause = error if isinstance(error, _DRIVERS) else getattr(error, "orig", None)
+    if cause is None or not isinstance(error, (StatementError, *_DRIVERS)):
         return DatabaseError(f"{target}: {_first_line(error)}")
-    if isinstance(error, IntegrityError | sqlite3.IntegrityError):
+    if isinstance(error, (IntegrityError, sqlite3.IntegrityError, asyncpg.IntegrityConstraintViolationError)):
         return DatabaseError(f"{target}: a rule of the tables was broken ({_first_line(cause)}); {_NOTHING_LOST}")
     code = getattr(cause, "sqlite_errorname", None) or getattr(cause, "sqlstate", None) or ""
     for prefix, retryable, sentence in _SQLITE + _POSTGRES:
@@ -78,7 +80,7 @@ def database_error(error: SQLAlchemyError | sqlite3.Error, target: DatabaseTarge
             return kind(f"{target}: {sentence} ({_first_line(cause)})")
     if "no such table" in str(cause) or "no such column" in str(cause):
         return DatabaseError(f"{target}: tables are missing or old ({_first_line(cause)}); run `{UPGRADE_COMMAND}`")
-    if isinstance(error, DBAPIError) and error.connection_invalidated:
+    if isinstance(error, asyncpg.InterfaceError) or (isinstance(error, DBAPIError) and error.connection_invalidated):
         return DatabaseUnavailable(f"{target}: the connection was lost ({_first_line(cause)})")
     return DatabaseError(f"{target}: {_first_line(cause)}")
 

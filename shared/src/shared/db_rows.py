@@ -15,6 +15,7 @@ from sqlalchemy import Boolean, Table
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from shared.db_postgres import PostgresConnection
 from shared.db_session import change, fetch, numbered, session_of
 from shared.sa_models import Base
 from shared.sa_types import Money, UtcDateTime, money_from_numeric, money_to_text, utc_checked, utc_to_text
@@ -105,7 +106,7 @@ async def write_rows(
     else:
         plan, ordered = _insert_plan(session, row_class, rows, conflict is Conflict.IGNORED), list(rows)
     driver = session_of(session).driver
-    if driver is None:
+    if isinstance(driver, PostgresConnection):
         await _execute(session, plan, ordered)
     else:
         driver.defer(plan.statement, _parameters(session, plan, ordered))

@@ -6,31 +6,33 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from shared.db_lanes import Lane
+from shared.db_postgres import PostgresConnection
 from shared.db_sqlite import SqliteConnection
 
 
 class Session(AsyncSession):
     """An `AsyncSession` that costs nothing until it is used as one: making SQLAlchemy's takes longer than most steps.
 
-    On SQLite `driver` is the connection that it holds; on PostgreSQL it is None and everything goes by SQLAlchemy.
+    `driver` is the connection that it holds: plain SQL goes straight to it.
     """
 
-    def __init__(self, engine: AsyncEngine, driver: SqliteConnection | None = None) -> None:
-        self._engine = engine
-        self.driver = driver
+    def __init__(self, lane: Lane[SqliteConnection] | Lane[PostgresConnection]) -> None:
+        self._lane = lane
+        self.driver: SqliteConnection | PostgresConnection = lane.driver
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or "sync_session" in self.__dict__:
             raise AttributeError(name)
-        super().__init__(self._engine, expire_on_commit=False)
+        super().__init__(self._lane.engine, expire_on_commit=False)
         return getattr(self, name)
 
     @property
     def dialect(self) -> str:
         """Return `sqlite` or `postgresql`."""
-        return "sqlite" if self.driver is not None else "postgresql"
+        return self.driver.dialect
 
     @property
     def is_plain(self) -> bool:
@@ -41,16 +43,14 @@ class Session(AsyncSession):
         """Commit what the session did."""
         if not self.is_plain:
             await self.commit()
-        if self.driver is not None:
-            await self.driver.commit()
+        await self.driver.commit()
 
     async def release(self) -> None:
         """Give the connection back; what was not committed is undone."""
         if not self.is_plain:
             # A cancelled task must not leave its transaction open on the shared connection.
             await asyncio.shield(self.close())
-        if self.driver is not None:
-            await self.driver.rollback()
+        await self.driver.rollback()
 
 
 def session_of(session: AsyncSession) -> Session:
@@ -61,21 +61,12 @@ def session_of(session: AsyncSession) -> Session:
 
 async def fetch(session: AsyncSession, statement: str, parameters: Sequence[Any] = ()) -> Sequence[Any]:
     """Return the rows of SQL in the driver's own parameter style, with the driver's own types."""
-    own = session_of(session)
-    if own.driver is not None:
-        return await own.driver.fetch(statement, parameters)
-    connection = await own.connection()
-    return (await connection.exec_driver_sql(statement, tuple(parameters))).all()
+    return await session_of(session).driver.fetch(statement, parameters)
 
 
 async def change(session: AsyncSession, statement: str, parameters: Sequence[Any]) -> int:
-    """Run SQL in the driver's own parameter style and return how many rows it changed; a list is many rows."""
-    own = session_of(session)
-    if own.driver is not None:
-        return await own.driver.change(statement, parameters)
-    connection = await own.connection()
-    assert not isinstance(parameters, list), "PostgreSQL takes many rows as arrays, in one tuple"
-    return int((await connection.exec_driver_sql(statement, tuple(parameters))).rowcount)
+    """Run SQL in the driver's own parameter style and return how many rows it changed; on SQLite a list is many rows."""
+    return await session_of(session).driver.change(statement, parameters)
 
 
 def numbered(dialect: str, statement: str) -> str:

@@ -57,6 +57,8 @@ def writer(is_durable: bool) -> SqliteKind:
 class SqliteConnection(aiosqlite.Connection):
     """A connection whose transactions begin with their first statement, in the thread that asks."""
 
+    dialect = "sqlite"
+
     def __init__(self, path: Path | None, kind: SqliteKind) -> None:
         super().__init__(partial(_opened, path, kind.pragmas), iter_chunk_size=64)
         self._thread.daemon = True  # a process that forgot to close may still end
