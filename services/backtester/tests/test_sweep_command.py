@@ -119,7 +119,7 @@ BAD_INPUT: list[tuple[tuple[str, ...], tuple[str, ...], str]] = [
     (("short_period=3,4",), ("--strategy", "ema_crosover"), "did you mean 'ema_crossover'?"),
     (("short_period=3,4",), ("--param", "long=30"), "did you mean 'long_period'?"),
     (("short_period=3,4",), ("--initial-balance", "0"), "initial balance: must be > 0"),
-    (("short_period=3,4",), ("--half-spread-bps", "1"), "slippage by size"),
+    (("short_period=3,4",), ("--half-spread-bps", "1", "--impact-bps", "5"), "slippage by size"),
     (("short_period=3,4",), ("--data", "absent.parquet"), "absent.parquet"),
     (("short_period=3,4",), ("--threads", "0"), "--threads"),
     (("short_period=3,4",), ("--null", "-1"), "--null"),

@@ -93,6 +93,8 @@ OPTIONS = [
     BacktestOptions(stop_loss_pct=Decimal("1.5"), take_profit_pct=Decimal(3), fee=Decimal("0.002")),
     BacktestOptions(trailing_pct=Decimal(1), sizing="equity_fraction:0.5", close_at_end=True),  # type: ignore[arg-type]
     BacktestOptions(fill="close", fee_asset="received", sizing="quote:500", close_at_end=True),  # type: ignore[arg-type]
+    BacktestOptions(partial_cash=True, sizing="quote:9990", slippage_bps=Decimal(30)),  # type: ignore[arg-type]
+    BacktestOptions(take_profit_pct=Decimal(2), fee_maker=Decimal("0.0002")),
     BacktestOptions(stop_loss_pct=Decimal(2), sizing="risk:1", fee_asset="bnb"),  # type: ignore[arg-type]
 ]
 
