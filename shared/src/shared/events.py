@@ -63,6 +63,17 @@ class _Envelope(msgspec.Struct):
     correlation_id: str = ""
 
 
+class _Sent(msgspec.Struct):
+    """What goes on the wire."""
+
+    version: int
+    type: str
+    id: str
+    as_of: datetime | None
+    correlation_id: str
+    data: Any
+
+
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
     kind.value: msgspec.json.Decoder(payload) for kind, payload in _PAYLOADS.items()
@@ -141,16 +152,7 @@ class Event:
 
     def encode(self) -> bytes:
         """Return the envelope as JSON bytes."""
-        return msgspec.json.encode(
-            {
-                "version": EVENT_VERSION,
-                "type": self.type,
-                "id": self.id,
-                "as_of": self.as_of,
-                "correlation_id": self.correlation_id,
-                "data": self.data,
-            }
-        )
+        return _encoded(self.type, self.id, self.as_of, self.correlation_id, self.data)
 
     @classmethod
     def decode(cls, raw: bytes | str) -> Self:
@@ -219,6 +221,16 @@ def _unknown(version: object, word: str) -> MalformedMessage:
     if version != EVENT_VERSION:
         return MalformedMessage(f"event: version {version!r} is unknown, this build reads {EVENT_VERSION}")
     return MalformedMessage(f"event: type {word!r} is unknown, it goes to the dead letters")
+
+
+def encoded_candle(candle: Candle, stream: str) -> bytes:
+    """Return a candle's envelope as it goes on the wire; its id names stream and open time, so a repetition is seen."""
+    id = f"{stream}:{to_milliseconds(candle.open_time)}"
+    return _encoded(EventType.CANDLE, id, candle.close_time, id, candle)
+
+
+def _encoded(type: EventType, id: str, as_of: datetime | None, correlation_id: str, data: Any) -> bytes:
+    return msgspec.json.encode(_Sent(EVENT_VERSION, type, id, as_of, correlation_id, data))
 
 
 def _business_time(data: Any) -> datetime | None:

@@ -20,9 +20,10 @@ from shared.events import (
     Event,
     Watermark,
     candle_stream,
+    encoded_candle,
     opened_stream,
 )
-from shared.models import TIMEFRAME_DELTA, Candle, to_milliseconds
+from shared.models import Candle
 from shared.sa_models import CandleGapRow, QuarantineRow
 
 SERVICE = "data-collector"
@@ -96,7 +97,7 @@ class CandleStorage:
             stream = names.get(key)
             if stream is None:
                 stream = names[key] = candle_stream(*key)
-            items.append((stream, candle_event(candle, stream)))
+            items.append((stream, encoded_candle(candle, stream)))
         if watermark is not None:
             said = Watermark(service=SERVICE, announced_at=self._clock.now())
             items.append((WATERMARK_STREAM, Event(data=said, as_of=watermark)))
@@ -145,12 +146,3 @@ class CandleStorage:
                 .limit(count - self._quarantine_rows_max)
             )
             await session.execute(delete(QuarantineRow).where(QuarantineRow.id.in_(oldest)))
-
-
-def candle_event(candle: Candle, stream: str) -> Event:
-    """Return a candle's envelope; its id names stream and open time, so a repetition is seen as one."""
-    return Event(
-        data=candle,
-        as_of=candle.open_time + TIMEFRAME_DELTA[candle.timeframe],
-        id=f"{stream}:{to_milliseconds(candle.open_time)}",
-    )

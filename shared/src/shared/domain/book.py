@@ -60,6 +60,7 @@ class Book:
         self._held: dict[str, Decimal] = {}
         self._mark_times: dict[str, datetime] = {}
         self._rates = OrderRates()
+        self._marked: AccountFigures | None = None
 
     def open_account(self, key: InstanceKey, rules: InstanceRules, cash: Decimal) -> SubAccount:
         """Add an instance with its allocation of the account's cash."""
@@ -106,9 +107,10 @@ class Book:
 
     def mark(self, as_of: datetime) -> None:
         """Move the account's figures to `as_of`, at the marks set so far."""
-        equity = self.equity()
-        if equity is not None:
-            self.figures = mark_account(self.figures, as_of, equity, self.rules.limits)
+        equity, figures = self.equity(), self.figures
+        if equity is None or (figures is self._marked and equity == figures.equity and as_of.date() == figures.day):
+            return  # nothing that the limits look at has moved since they were looked at
+        self.figures = self._marked = mark_account(figures, as_of, equity, self.rules.limits)
 
     def decide(self, signal: Signal, as_of: datetime) -> Effect:
         """Return the order that a signal makes, or why it makes none."""
