@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import click
 DISTRIBUTION: Final = "trading-cli"
 EXIT_INTERRUPTED: Final = 130
 EXIT_BROKEN_PIPE: Final = 141
+GC_THRESHOLDS: Final = (50_000, 20, 100)
 
 
 class LazyCommand(NamedTuple):
@@ -63,6 +65,8 @@ class TradingGroup(click.Group):
         lazy = COMMANDS.get(cmd_name)
         if lazy is None:
             return None
+        # Libraries, candles and fills hold few cycles: looking for them at the usual pace takes a tenth of the time.
+        gc.set_threshold(*GC_THRESHOLDS)
         command: click.Command = getattr(import_module(lazy.module), lazy.attribute)
         return command
 

@@ -153,9 +153,6 @@ class _LotBook:
     def take_instant(self, trades: list[TradeRecord]) -> None:
         """Book the fills of one instant."""
         if len(trades) == 1:
-            (self._buy if trades[0].side == OrderSide.BUY else self._sell)(trades[0])
-            return
-        if len(trades) == 1:
             (self._buy if trades[0].side is OrderSide.BUY else self._sell)(trades[0])
             return
         waiting = []
