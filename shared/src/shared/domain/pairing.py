@@ -10,6 +10,7 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
+from operator import attrgetter
 
 from msgspec.structs import replace
 
@@ -40,22 +41,22 @@ def pair_trades(trades: Iterable[TradeRecord], *, newest_first: bool = False, du
 
     Example: BUY 2 at 10, SELL 1 at 12, fees 0 -> one pair, pnl 2; one open lot of 1.
     """
-    books: dict[tuple[str, str], _LotBook] = {}
-    ordered = sorted(trades, key=lambda trade: trade.time)
-    for instant in _instants(ordered):
-        by_key: dict[tuple[str, str], list[TradeRecord]] = {}
+    books: defaultdict[tuple[str, str], _LotBook] = defaultdict(lambda: _LotBook(newest_first=newest_first, dust=dust))
+    for instant in _instants(sorted(trades, key=attrgetter("time"))):
+        if len(instant) == 1:
+            trade = instant[0]
+            books[trade.strategy, trade.symbol].take(trade)
+            continue
+        by_key: defaultdict[tuple[str, str], list[TradeRecord]] = defaultdict(list)
         for trade in instant:
-            by_key.setdefault((trade.strategy, trade.symbol), []).append(trade)
+            by_key[trade.strategy, trade.symbol].append(trade)
         for key, group in by_key.items():
-            book = books.get(key)
-            if book is None:
-                book = books[key] = _LotBook(newest_first=newest_first, dust=dust)
-            book.take_instant(group)
+            books[key].take_instant(group)
     pairs = [pair for book in books.values() for pair in book.pairs]
     trips = [trip for book in books.values() for trip in book.trips()]
     return Pairing(
-        pairs=tuple(sorted(pairs, key=lambda pair: pair.exit_time)),
-        round_trips=tuple(sorted(trips, key=lambda trip: trip.entry_time)),
+        pairs=tuple(sorted(pairs, key=attrgetter("exit_time"))),
+        round_trips=tuple(sorted(trips, key=attrgetter("entry_time"))),
         lots=tuple(lot.record() for book in books.values() for lot in book.lots),
         average_costs={key: book.average_cost for key, book in books.items() if book.lots},
         unmatched=tuple(trade for book in books.values() for trade in book.unmatched),
@@ -118,7 +119,10 @@ class _Lot:
 
     def take(self, quantity: Decimal) -> Decimal:
         """Remove `quantity` and return its share of the fee."""
-        share = self.fee if quantity == self.quantity else ratio(times(self.fee, quantity), self.quantity)
+        if quantity == self.quantity:
+            share, self.quantity, self.fee = self.fee, ZERO, ZERO
+            return share
+        share = ratio(times(self.fee, quantity), self.quantity)
         self.quantity, self.fee = minus(self.quantity, quantity), minus(self.fee, share)
         return share
 
@@ -150,11 +154,12 @@ class _LotBook:
         self._entries = 0
         self._newest_first, self._dust = newest_first, dust
 
+    def take(self, trade: TradeRecord) -> None:
+        """Book the only fill of its instant."""
+        (self._buy if trade.side is OrderSide.BUY else self._sell)(trade)
+
     def take_instant(self, trades: list[TradeRecord]) -> None:
         """Book the fills of one instant."""
-        if len(trades) == 1:
-            (self._buy if trades[0].side is OrderSide.BUY else self._sell)(trades[0])
-            return
         waiting = []
         for sale in (trade for trade in trades if trade.side == OrderSide.SELL):
             if sale.quantity <= self.held:
