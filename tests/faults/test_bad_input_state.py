@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, event
 
+from shared.db_migrations import head_revision, migrations_folder
 from shared.testing.state_tables import read_tables, state_differences
 
 CANDLES = 200
@@ -59,6 +60,7 @@ def pages_at_most(pages: int) -> Iterator[None]:
 def test_a_database_of_a_newer_build_is_refused_with_the_command(
     trading: Any, refused: Any, replay: Any, state: Path
 ) -> None:
+    own = head_revision(migrations_folder())
     change(state, "UPDATE alembic_version SET version_num = '9999'")
     refused(trading(*replay(CANDLES)), "9999", "newer build")
     refused(trading("verify"), "9999", "trading db upgrade")
@@ -67,7 +69,7 @@ def test_a_database_of_a_newer_build_is_refused_with_the_command(
         "9999",
         "trading db upgrade",
     )
-    change(state, "UPDATE alembic_version SET version_num = '0001'")
+    change(state, f"UPDATE alembic_version SET version_num = '{own}'")
     assert trading(*replay(CANDLES)).code == 0
 
 

@@ -92,14 +92,15 @@ class Connections:
         async with self._turn(self._postgres.turns):
             with translated(self.target):
                 with self.outside.calling(DatabaseUnavailable, self._not_asked), reaching(self.target):
-                    lane = await self._postgres.take()
-                    await lane.driver.begin(isolation, readonly=readonly)
+                    lane = await self._postgres.begin(isolation, readonly=readonly)
                 session = Session(lane)
                 try:
                     yield session
                 finally:
-                    await session.release()
-                    self._postgres.give_back(lane)
+                    try:
+                        await session.release()
+                    finally:
+                        self._postgres.give_back(lane)
 
     @asynccontextmanager
     async def _turn(self, turn: asyncio.Lock | asyncio.Semaphore) -> AsyncIterator[None]:

@@ -14,7 +14,8 @@ from shared.db_url import DatabaseTarget
 from shared.errors import DatabaseError, DatabaseUnavailable
 
 UPGRADE_COMMAND = "trading db upgrade"
-_DRIVERS = (sqlite3.Error, asyncpg.PostgresError, asyncpg.InterfaceError)
+_LOST = (asyncpg.InterfaceError, asyncpg.InternalClientError)
+_DRIVERS = (sqlite3.Error, asyncpg.PostgresError, *_LOST)
 _NOTHING_LOST = "the transaction was rolled back, nothing of it is stored"
 
 # code prefix -> (may the same transaction be run again, what happened and what to do)
@@ -80,7 +81,7 @@ def database_error(error: Exception, target: DatabaseTarget) -> DatabaseError:
             return kind(f"{target}: {sentence} ({_first_line(cause)})")
     if "no such table" in str(cause) or "no such column" in str(cause):
         return DatabaseError(f"{target}: tables are missing or old ({_first_line(cause)}); run `{UPGRADE_COMMAND}`")
-    if isinstance(error, asyncpg.InterfaceError) or (isinstance(error, DBAPIError) and error.connection_invalidated):
+    if isinstance(error, _LOST) or (isinstance(error, DBAPIError) and error.connection_invalidated):
         return DatabaseUnavailable(f"{target}: the connection was lost ({_first_line(cause)})")
     return DatabaseError(f"{target}: {_first_line(cause)}")
 

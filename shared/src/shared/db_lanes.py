@@ -128,8 +128,17 @@ class PostgresLanes:
         dialect = target.url.get_dialect()()
         self._arguments: dict[str, Any] = dict(dialect.create_connect_args(target.url)[1])
 
-    async def take(self) -> Lane[PostgresConnection]:
-        """Return a lane; whoever asks has one of `turns`."""
+    async def begin(self, isolation: str | None, *, readonly: bool) -> Lane[PostgresConnection]:
+        """Return a lane within a new transaction; whoever asks has one of `turns`."""
+        lane = await self._take()
+        try:
+            await lane.driver.begin(isolation, readonly=readonly)
+        except BaseException:
+            lane.driver.cut()  # nobody knows how far the conversation went
+            raise
+        return lane
+
+    async def _take(self) -> Lane[PostgresConnection]:
         while self._idle:
             lane = self._idle.pop()
             if lane.driver.is_usable:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import asyncpg
 
 STATEMENTS_CACHED_MAX = 300
+DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 CLOSE_SECONDS_MAX = 5.0
 _ISOLATION: dict[str, Literal["serializable", "repeatable_read"]] = {
     "SERIALIZABLE": "serializable",
@@ -55,21 +55,29 @@ class PostgresConnection:
             await transaction.commit()
 
     async def rollback(self) -> None:
-        """Roll back what was not committed; a connection that is lost has done so."""
+        """Roll back what was not committed.
+
+        A connection on which even that is not to be had, or not waited for, is cut: the server then rolls back, and
+        nobody else gets a connection with half a conversation on it.
+        """
         transaction, self._transaction = self._transaction, None
-        if transaction is not None and self.is_usable:
-            # A cancelled task must not leave its transaction open on a connection that others will have.
-            await asyncio.shield(self._end(transaction))
+        if transaction is None or not self.is_usable:
+            return
+        try:
+            await transaction.rollback()
+        except DRIVER_ERRORS:
+            self.cut()
+        except BaseException:
+            self.cut()
+            raise
+
+    def cut(self) -> None:
+        """End the connection without a word."""
+        self.raw.terminate()
 
     async def close(self) -> None:
         """End the connection."""
         await self.raw.close(timeout=CLOSE_SECONDS_MAX)
-
-    async def _end(self, transaction: Any) -> None:
-        try:
-            await transaction.rollback()
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-            self.raw.terminate()
 
 
 async def open_postgres(

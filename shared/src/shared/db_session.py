@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,10 +46,11 @@ class Session(AsyncSession):
 
     async def release(self) -> None:
         """Give the connection back; what was not committed is undone."""
-        if not self.is_plain:
-            # A cancelled task must not leave its transaction open on the shared connection.
-            await asyncio.shield(self.close())
-        await self.driver.rollback()
+        try:
+            if not self.is_plain:
+                await self.close()
+        finally:  # a cancelled task must not leave its transaction open on a connection that others will have
+            await self.driver.rollback()
 
 
 def session_of(session: AsyncSession) -> Session:

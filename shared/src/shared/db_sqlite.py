@@ -123,12 +123,16 @@ class SqliteConnection(aiosqlite.Connection):
         if self._begun:
             self._begun = False
             if self._is_waiting or self._kind.is_durable:  # the thread may still be at what a cancelled task asked for
+                self._is_waiting = True
                 await self._execute(self._conn.rollback)  # type: ignore[no-untyped-call]
                 self._is_waiting = False
             else:
                 self._conn.rollback()
 
     async def _start(self, raw: sqlite3.Connection) -> None:
+        if self._is_waiting:  # a cancelled task did not wait for its end
+            await self._execute(raw.rollback)  # type: ignore[no-untyped-call]
+            self._is_waiting = False
         try:
             raw.execute(self._kind.begin)
             self._begun = True

@@ -35,7 +35,11 @@ def load_generated(text: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # numba looks its functions up by module name
     try:
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except (EOFError, ValueError, TypeError):  # Python's own byte code of it was cut short: made anew
+            Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)
+            spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
