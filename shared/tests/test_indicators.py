@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 
 from shared import indicators
-from shared.indicators import anchor_period
+from shared.indicators import anchor_period, profile_area, profile_side
 from shared.models import from_milliseconds, to_milliseconds
 from shared.testing.reference import reference_path
 
@@ -172,3 +172,19 @@ def exact_bins(candles: list[tuple[int, int, int]], bin_count: int) -> list[Frac
 def test_an_impossible_period_is_refused(call) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match="period must be >="):
         call()
+
+
+@given(
+    volumes=st.lists(st.integers(0, 6), min_size=1, max_size=12).filter(any),
+    share=st.sampled_from([0.05, 0.5, 0.7, 1.0]),
+    eighth=st.integers(0, 96),
+)
+@settings(max_examples=300, deadline=None)
+def test_a_price_lies_on_the_side_that_the_whole_value_area_says(volumes: list[int], share: float, eighth: int) -> None:
+    bin_count = len(volumes)
+    profile = np.array([100.0, 100.0 + bin_count, sum(volumes), 0.0, 0.0, 0.0, 1.0, 1.0])
+    bins = np.array(volumes, dtype=float)
+    price = 100.0 + min(eighth / 8, bin_count)
+    side = profile_side(bins, bin_count, share, profile, price)
+    profile_area(bins, bin_count, share, profile)
+    assert side == int(price > profile[5]) - int(price < profile[3])

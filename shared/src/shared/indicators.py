@@ -24,9 +24,21 @@ from shared.indicator_updates import (
     wilder_update,
 )
 from shared.step_compiler import compiled
-from shared.volume_profile import profile_area, profile_bin, profile_fill, profile_point, profile_range
+from shared.volume_profile import (
+    CANDLE_NUMBERS,
+    PROFILE_NUMBERS,
+    profile_area,
+    profile_change,
+    profile_fill,
+    profile_put,
+    profile_range,
+    profile_room,
+    profile_side,
+)
 
 __all__ = [
+    "CANDLE_NUMBERS",
+    "PROFILE_NUMBERS",
     "anchor_period",
     "bollinger_bands",
     "ema",
@@ -34,10 +46,12 @@ __all__ = [
     "ema_update",
     "macd",
     "profile_area",
-    "profile_bin",
+    "profile_change",
     "profile_fill",
-    "profile_point",
+    "profile_put",
     "profile_range",
+    "profile_room",
+    "profile_side",
     "rolling_deviation",
     "rolling_full",
     "rolling_mean",
@@ -363,12 +377,14 @@ def volume_profile(
     """
     low, high, volume = _as_values(lows), _as_values(highs), _as_values(volumes)
     count, bin_count = len(volume), _checked_period(num_bins)
-    out = np.zeros(6)
-    bins = np.zeros(2 * bin_count + 1)
+    profile, bins = np.zeros(PROFILE_NUMBERS), np.zeros(profile_room(bin_count))
+    candles = np.zeros(CANDLE_NUMBERS * count)
+    for place in range(count):
+        profile_put(candles, place, low[place], high[place], volume[place])
     if count:
-        profile_range(low, high, volume, count, out)
-    if not (out[1] > out[0] and out[2] > 0.0):
+        profile_range(candles, count, profile)
+    if not (profile[1] > profile[0] and volume.sum() > 0.0):
         return None
-    profile_fill(low, high, volume, count, bins, bin_count, out)
-    profile_area(bins, bin_count, value_area_pct, out)
-    return bins[:bin_count].copy(), float(out[3]), float(out[4]), float(out[5])
+    profile_fill(candles, count, bins, bin_count, profile)
+    profile_area(bins, bin_count, value_area_pct, profile)
+    return bins[:bin_count].copy(), float(profile[3]), float(profile[4]), float(profile[5])
