@@ -32,10 +32,11 @@ from shared.testing.process_runs import PROCESSES, ProcessRun
 from shared.testing.servers import postgres_run, redis_program, redis_run
 
 SYMBOLS = tuple(f"{base}/USDT" for base in ("BTC", "ETH", "BNB", "SOL", "XRP", "ADA", "DOGE", "LTC", "LINK", "DOT"))
-HISTORY = 600  # more than the minute of market that may pass before the collector asks for its first page
+HISTORY = 1500  # the market begins a day behind the clock by which the collector counts its past
 SAMPLE_SECONDS = 2.0
-SETTLE_SECONDS_MAX = 90.0
+SETTLE_SECONDS_MAX = 45.0
 DAY_HOURS = 24.0
+LISTED_MAX = 20
 
 FAULTS: tuple[dict[str, Any], ...] = (
     {"kind": "drop", "candle": 31, "every": 173},
@@ -131,12 +132,20 @@ def services(folder: Path, urls: tuple[str, str], exchange: LocalExchange) -> Pr
     return ProcessRun(folder, *urls, settings)
 
 
-async def compared(day: Day) -> dict[str, int]:
-    """Compare what is stored and what was told on the bus with the exchange's recording of the same minutes."""
+async def compared(day: Day) -> dict[str, Any]:
+    """Compare what is stored and what was told on the bus with the exchange's recording of the same minutes.
+
+    The minutes count from the first one that is stored of any symbol: the market goes on while the collector connects.
+    """
     span_ms = await asyncio.to_thread(day.span_ms)
     connection = await asyncpg.connect(day.run.database_url)
-    figures = dict.fromkeys(("recorded", *WRONG, "told_again", "not_told"), 0)
+    figures: dict[str, Any] = dict.fromkeys(("recorded", *WRONG, "told_again", "not_told"), 0)
+    lost_minutes: set[int] = set()
     try:
+        first = await connection.fetchval("SELECT min(open_time) FROM candles")
+        begin_ms = max(span_ms[0], to_milliseconds(first)) if first else span_ms[0]
+        figures["began_at_minute"] = (begin_ms - span_ms[0]) // MINUTE_MS
+        span_ms = (begin_ms, span_ms[1])
         for symbol in SYMBOLS:
             recorded = await asyncio.to_thread(day.exchange.candles, symbol, *span_ms)
             rows = await connection.fetch(STORED, symbol, *(from_milliseconds(each) for each in span_ms))
@@ -144,6 +153,7 @@ async def compared(day: Day) -> dict[str, int]:
             truth, found = {row[0]: row for row in recorded}, {row[0]: tuple(row) for row in rows}
             figures["recorded"] += len(truth)
             figures["lost"] += len(truth.keys() - found.keys())
+            lost_minutes |= {(each - span_ms[0]) // MINUTE_MS for each in truth.keys() - found.keys()}
             figures["foreign"] += len(found.keys() - truth.keys())
             figures["different"] += sum(found[each] != truth[each] for each in truth.keys() & found.keys())
             figures["doubled"] += len(rows) - len(found)
@@ -152,6 +162,7 @@ async def compared(day: Day) -> dict[str, int]:
         handled = await connection.fetchval("SELECT value FROM cursors WHERE name = 'portfolio/watermark'")
     finally:
         await connection.close()
+    figures["lost_minutes"] = sorted(lost_minutes)[:LISTED_MAX]
     return figures | {"minutes_unhandled": max(0, span_ms[1] - int(handled or 0)) // MINUTE_MS}
 
 
@@ -179,12 +190,17 @@ def day_of_market(folder: Path, hours: float, speed: float) -> dict[str, Any]:
         report = exchange.status()["faults"]
         exchange.set_faults([])
         figures = asyncio.run(settled(day))
-        verified = run.trading("verify", "--database-url", postgres.url)
+        while_running = run.trading("verify", "--database-url", postgres.url)
         codes = run.stop(*PROCESSES)
+        verified = run.trading("verify", "--database-url", postgres.url)
     return {
         "market": {"symbols": len(SYMBOLS), "hours": hours, "speed": speed},
         "candles": figures,
-        "verify": {"exit_code": verified.returncode, "said": verified.stdout.decode().strip().splitlines()[-3:]},
+        "verify": {
+            "exit_code": verified.returncode,
+            "exit_code_while_running": while_running.returncode,
+            "said": verified.stdout.decode().strip().splitlines()[:12],
+        },
         "exit_codes": codes,
         "faults_fired": {each["name"]: each["fired"] for each in report},
         "memory": samples.slopes(),
@@ -205,7 +221,7 @@ async def played(day: Day) -> MemorySamples:
         await clock.sleep(SAMPLE_SECONDS)
 
 
-async def settled(day: Day) -> dict[str, int]:
+async def settled(day: Day) -> dict[str, Any]:
     """Return the comparison as soon as the last service has handled the day and nothing is missing, or after a while."""
     clock = SystemClock()
     deadline = clock.monotonic() + SETTLE_SECONDS_MAX

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from shared.testing.process_runs import SCRIPTS
 
 KLINES_MAX = 1000
 MINUTE_MS = 60_000
+ATTEMPTS_MAX = 60
+PAUSE_SECONDS = 0.25
 
 type Row = tuple[int, Decimal, Decimal, Decimal, Decimal, Decimal]
 
@@ -30,7 +33,8 @@ class LocalExchange:
 
     def status(self) -> dict[str, Any]:
         """Return what the exchange says of itself: market time, shift, closed candles, faults."""
-        return self._asked("/paper/status")
+        said: dict[str, Any] = self._asked("/paper/status")
+        return said
 
     def set_faults(self, faults: Sequence[dict[str, Any]]) -> None:
         """Let exactly these faults happen from now on."""
@@ -53,8 +57,15 @@ class LocalExchange:
     def _asked(self, path: str, method: str = "GET", body: Any = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.rest + path, data=data, method=method)
-        with urllib.request.urlopen(request, timeout=30) as response:
-            return json.load(response)
+        for attempt in range(1, ATTEMPTS_MAX + 1):
+            try:
+                with urllib.request.urlopen(request, timeout=30) as response:
+                    return json.load(response)
+            except OSError:  # it refuses connections at times: that is one of its faults
+                if attempt == ATTEMPTS_MAX:
+                    raise
+                time.sleep(PAUSE_SECONDS)
+        raise AssertionError("unreachable")
 
 
 @contextmanager
