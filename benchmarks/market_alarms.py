@@ -35,6 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SECONDS_OF_A_MINUTE = 4  # 15 s between two scrapes become 1 s
 DURATION = re.compile(r"(?<=[\[ ])(\d+)m\b")
 CLEAR_SECONDS_MAX = 75.0
+LOSING = {"fee_taker": "0.01", "risk_max_drawdown_pct": "18", "risk_daily_loss_limit_pct": "16"}
 
 
 def shortened_rules(root: Path, folder: Path) -> Path:
@@ -132,17 +133,7 @@ def alarms(folder: Path, prometheus: str, speed: float) -> dict[str, Any]:
         local_exchange(folder, SYMBOLS, speed, (), 700) as exchange,
         services(folder / "services", (postgres.url, bus.url), exchange) as run,
     ):
-        run.settings = {
-            **run.settings,
-            "telegram_enabled": "true",
-            "telegram_bot_token": api.token,
-            "telegram_chat_id": "42",
-            "telegram_api_url": api.url,
-            "telegram_queue_max": "20",
-            "fee_taker": "0.01",
-            "risk_max_drawdown_pct": "18",
-            "risk_daily_loss_limit_pct": "16",
-        }
+        run.settings = {**run.settings, **LOSING, **telegram_settings(api)}
         platform = Platform(run, exchange, bus, api, ports)
         migrated = run.trading("db", "upgrade", "--database-url", postgres.url)
         assert migrated.returncode == 0, migrated.stderr.decode()[-2000:]
@@ -162,6 +153,22 @@ def alarms(folder: Path, prometheus: str, speed: float) -> dict[str, Any]:
                     time.sleep(0.5)
         verified = run.trading("verify", "--database-url", postgres.url)
         run.stop(*run.running)
+    return seen(watch, names) | {"verify_exit_code": verified.returncode}
+
+
+def telegram_settings(api: FakeBotApi) -> dict[str, str]:
+    """Return the settings that send messages to a Bot API of this machine, few of them waiting."""
+    return {
+        "telegram_enabled": "true",
+        "telegram_bot_token": api.token,
+        "telegram_chat_id": "42",
+        "telegram_api_url": api.url,
+        "telegram_queue_max": "20",
+    }
+
+
+def seen(watch: AlertWatch, names: list[str]) -> dict[str, Any]:
+    """Return which of the rules fired, which cleared, and which did not."""
     fired, cleared = watch.fired, watch.cleared
     return {
         "rules": len(names),
@@ -170,7 +177,6 @@ def alarms(folder: Path, prometheus: str, speed: float) -> dict[str, Any]:
         "not_seen": sorted(set(names) - set(fired)),
         "first_fired_at_seconds": fired,
         "first_cleared_at_seconds": cleared,
-        "verify_exit_code": verified.returncode,
     }
 
 
