@@ -15,7 +15,7 @@ from shared.clock import ManualClock
 from shared.db import Database
 from shared.events import CandleOpened, Event, opened_stream
 from shared.models import Candle
-from shared.sa_models import DecisionRow, OrderRow, StrategyPositionRow, TradeRow
+from shared.sa_models import AccountRow, DecisionRow, OrderRow, PositionRow, StrategyPositionRow, TradeRow
 from shared.testing.builders import BTC, candle, signal
 
 from .conftest import BuildLoop, Market, config_of, rows_of, run_dry
@@ -69,6 +69,9 @@ async def test_an_order_is_booked_while_the_candle_of_its_fill_is_still_forming(
     await listen(live_loop, is_filled)
     (trade,) = await rows_of(database, TradeRow)
     assert (trade.price, trade.traded_at, trade.as_of) == (107, candle(1).open_time, candle(1).open_time)
+
+    (account,), (position,) = await rows_of(database, AccountRow), await rows_of(database, PositionRow)
+    assert account.equity == account.cash + position.quantity * position.current_price  # the fee has left it already
 
     await market([candle(1, 107, 109)])
     await run_dry(live_loop[0])

@@ -152,6 +152,7 @@ class OrderExecutor:
             effects += await self._obey_control(session, watermark)
             for each in opened:
                 effects += self._paper.open_candle(each.symbol, each.timeframe, each.open_time, Decimal(each.open))
+            self.book.revalue()
             await self._record(session, effects, self._touched(watermark), watermark)
         await self._tell(effects)
         return effects

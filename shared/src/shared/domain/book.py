@@ -112,6 +112,12 @@ class Book:
             return  # nothing that the limits look at has moved since they were looked at
         self.figures = self._marked = mark_account(figures, as_of, equity, self.rules.limits)
 
+    def revalue(self) -> None:
+        """Take fills into the equity between two marks, as a live open brings them; limits look at the next close."""
+        equity = self.equity()
+        if equity is not None:
+            self.figures = msgspec.structs.replace(self.figures, equity=equity)
+
     def decide(self, signal: Signal, as_of: datetime) -> Effect:
         """Return the order that a signal makes, or why it makes none."""
         account = self.accounts.get(signal.instance)
