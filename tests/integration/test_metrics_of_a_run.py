@@ -71,6 +71,11 @@ def scraped(port: int) -> dict[str, list[tuple[dict[str, str], float]]]:
     return {name: samples for name, samples in found.items() if samples}
 
 
+def is_tried_again(samples: dict[str, list[tuple[dict[str, str], float]]]) -> bool:
+    """Say whether Telegram was called again: it is the last thing to happen, as it waits before."""
+    return any(number for own, number in samples.get("trading_retries", ()) if own["call"] == "telegram")
+
+
 def forge(redis_url: str) -> None:
     """Say something on the bus that nobody can read."""
     with redis.Redis.from_url(redis_url) as client:
@@ -102,6 +107,7 @@ async def test_every_metric_of_the_platform_is_observed_by_a_run(tmp_path: Path,
             forge(redis_url)
             missing = lambda: sorted(declared - set(scraped(port)))  # noqa: E731 - said only when it fails
             await asyncio.to_thread(until, lambda: not missing(), "every metric; missing:", missing)
+            await asyncio.to_thread(until, lambda: is_tried_again(scraped(port)), "a message is tried again")
             samples = scraped(port)
         finally:
             run.terminate()

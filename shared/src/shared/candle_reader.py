@@ -55,14 +55,14 @@ class CandleReader:
         """Return the cursor rows that say: `candles` and everything up to `watermark` are handled."""
         rows = {
             f"{self._consumer}/candles/{symbol}/{timeframe}": to_milliseconds(moment)
-            for (symbol, timeframe), moment in last_open_times(candles).items()
+            for (symbol, timeframe), moment in last_open_times(candles, len(self.streams)).items()
         }
         rows[f"{self._consumer}/watermark"] = to_milliseconds(watermark)
         return rows
 
     def advance(self, candles: Sequence[Candle], watermark: datetime) -> None:
         """Move on, after the commit."""
-        self._open_times.update(last_open_times(candles))
+        self._open_times.update(last_open_times(candles, len(self.streams)))
         self.watermark = watermark
 
 
@@ -72,9 +72,14 @@ def stream_of(text: str) -> Stream:
     return symbol, timeframe
 
 
-def last_open_times(candles: Iterable[Candle]) -> dict[Stream, datetime]:
-    """Return each stream's last open time."""
-    return {(candle.symbol, candle.timeframe): candle.open_time for candle in candles}
+def last_open_times(candles: Sequence[Candle], streams_max: int | None = None) -> dict[Stream, datetime]:
+    """Return each stream's last open time; the search ends when `streams_max` streams were found."""
+    found: dict[Stream, datetime] = {}
+    for candle in reversed(candles):
+        found.setdefault((candle.symbol, candle.timeframe), candle.open_time)
+        if len(found) == streams_max:
+            break
+    return found
 
 
 def whole_close_times(
@@ -88,6 +93,15 @@ def whole_close_times(
     for candles in rows.values():
         if len(candles) >= rows_max:
             horizon = min(horizon, candles[-1].close_time)
-    merged = [candle for candles in rows.values() for candle in candles if candle.close_time <= horizon]
+    whole = [_closed_by(candles, horizon) for candles in rows.values() if candles]
+    if len(whole) == 1:  # one stream is in order already
+        return whole[0], horizon
+    merged = [candle for candles in whole for candle in candles]
     merged.sort(key=lambda candle: (candle.close_time, candle.symbol, candle.timeframe))
     return merged, horizon
+
+
+def _closed_by(candles: Sequence[Candle], horizon: datetime) -> list[Candle]:
+    if candles[-1].close_time <= horizon:
+        return list(candles)
+    return [candle for candle in candles if candle.close_time <= horizon]

@@ -146,6 +146,7 @@ async def supervise(tasks: Mapping[str, TaskFactory], stop: asyncio.Event, log: 
             log.warning("a task failed", task=name, error=_one_line(error), error_type=type(error).__name__)
             raise
 
+    gc.freeze()  # what is loaded by now stays: the collector need not look at it again and again
     try:
         async with asyncio.TaskGroup() as group:
             for name, factory in tasks.items():
