@@ -18,6 +18,8 @@ import pytest
 
 from shared.clock import seeded_random
 
+pytestmark = pytest.mark.thorough
+
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 OWN_STRATEGY = "# own strategy"

@@ -150,6 +150,7 @@ def collected_tests() -> set[tuple[str, str]]:
     return {(file, name) for file, name in names if name.startswith("test_")}
 
 
+@pytest.mark.thorough
 def test_every_test_that_is_written_is_collected() -> None:
     written, collected = written_tests(), collected_tests()
     assert sorted(written - collected) == [], "written, and never run"

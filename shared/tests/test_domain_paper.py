@@ -21,6 +21,8 @@ from shared.domain.sizing import parse_sizing
 from shared.models import TIMEFRAME_DELTA, Candle, Fill, InstanceKey, Order, OrderSide, Signal
 from shared.testing.builders import ALPHA, BETA, BTC, ETH, START, book, candle, instance_rules, play, signal
 
+pytestmark = pytest.mark.thorough
+
 D = Decimal
 MINUTE = timedelta(minutes=1)
 GAMMA = InstanceKey("gamma", ETH, "1m")

@@ -13,6 +13,8 @@ from click.testing import CliRunner
 from backtester.command import backtest
 from shared.errors import TradingError
 
+pytestmark = pytest.mark.thorough
+
 WAVE = [100.0 + 5 * ((number // 30) % 2) + 0.1 * (number % 30) for number in range(200)]
 HEADER = "open_time,open,high,low,close,volume\n"
 AMOUNT = "2024-03-04T00:00:00Z,{0},{0},{0},{0},1\n"

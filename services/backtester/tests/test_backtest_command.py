@@ -19,6 +19,8 @@ from shared.db import Database
 from shared.errors import TradingError
 from shared.testing.builders import candle
 
+pytestmark = pytest.mark.thorough
+
 CONTRACT = {
     *("schema", "version", "engine", "strategy", "symbol", "timeframe", "params", "command", "config_hash", "fill"),
     *("fee", "fee_asset", "slippage_bps", "sizing", "max_entries", "risk", "data", "initial_balance", "final_balance"),

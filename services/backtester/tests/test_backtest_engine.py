@@ -26,6 +26,8 @@ from shared.strategy import BaseStrategy
 from shared.testing.builders import START, candle
 from shared.testing.reference import reference_path
 
+pytestmark = pytest.mark.thorough
+
 CRASH = "data/candles/binance-BTCUSDT-1m-2024crash.parquet"
 PLAIN = BacktestOptions(fee=Decimal(0), slippage_bps=Decimal(0), gap="fill", max_entries=0)
 

@@ -21,6 +21,8 @@ from backtester.result import BacktestResult
 from backtester.run import BacktestRequest, run_backtest
 from shared.clock import seeded_random
 
+pytestmark = pytest.mark.thorough
+
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-extensions"]
 WIDE, PHONE = ViewportSize(width=1440, height=1000), ViewportSize(width=390, height=844)
 CHARTS = {"equity", "price", "months", "outcome", "size", "hour", "holding", "adverse", "favourable"}

@@ -17,6 +17,8 @@ from backtester.trials import TRIALS_FILE, Recorded, Trial, read_trials, record_
 from shared.errors import ConfigError
 from shared.testing.builders import START
 
+pytestmark = pytest.mark.thorough
+
 ONE = Trial(
     recorded_at=START,
     strategy="rsi",

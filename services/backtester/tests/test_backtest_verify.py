@@ -13,6 +13,8 @@ from click.testing import CliRunner, Result
 from backtester.command import backtest
 from shared.errors import TradingError
 
+pytestmark = pytest.mark.thorough
+
 # plain Python: nothing is compiled for a test of words and figures
 FLIP = """from strategies.base import BaseStrategy
 

@@ -21,6 +21,8 @@ from shared.errors import ConfigError, MarketDataError, TradingError
 from shared.models import Candle
 from shared.testing.reference import reference_path
 
+pytestmark = pytest.mark.thorough
+
 START = datetime(2024, 3, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 type Change = Callable[[pl.DataFrame], pl.DataFrame]

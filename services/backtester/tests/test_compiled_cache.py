@@ -18,6 +18,8 @@ from shared.plugins import discover
 from shared.step_cache import module_name
 from shared.step_compiler import base_source, cache_directory
 
+pytestmark = pytest.mark.thorough
+
 STRATEGY = """
 from __future__ import annotations
 from collections.abc import Mapping

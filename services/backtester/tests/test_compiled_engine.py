@@ -24,6 +24,8 @@ from shared.models import TIMEFRAME_SECONDS
 from shared.plugins import discover
 from shared.testing.reference import reference_path
 
+pytestmark = pytest.mark.thorough
+
 EXACT_FIELDS = (
     *("trades", "total_trades", "final_balance", "fees_paid", "slippage_paid", "signals", "refused", "ignored"),
     *(

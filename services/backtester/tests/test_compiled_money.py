@@ -16,6 +16,8 @@ from backtester.compiled.encoding import amount_floats, to_amount, two_floats
 from shared.domain import rounding
 from shared.step_compiler import load_base
 
+pytestmark = pytest.mark.thorough
+
 AMOUNTS = st.decimals("0", "1000000", places=18, allow_nan=False)
 FACTORS = st.decimals("0", "1000", places=18, allow_nan=False)  # products to the last unit up to a million
 PRICES = st.one_of(

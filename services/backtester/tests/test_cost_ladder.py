@@ -15,6 +15,8 @@ from backtester.options import BacktestOptions
 from backtester.result import BacktestResult
 from backtester.run import BacktestRequest, run_backtest
 
+pytestmark = pytest.mark.thorough
+
 WAVE = [100 + 8 * math.sin(number / 7) + number / 50 for number in range(400)]
 OPTIONS = BacktestOptions(fee=Decimal("0.004"), slippage_bps=Decimal(5), sizing="equity_fraction:0.9")  # type: ignore[arg-type]
 

@@ -19,6 +19,8 @@ from shared.errors import ConfigError, TradingError
 from shared.testing.builders import BTC, START
 from shared.testing.reference import reference_path
 
+pytestmark = pytest.mark.thorough
+
 MINUTES = 60
 COARSE = 5
 CRASH = "data/candles/binance-BTCUSDT-1m-2024crash.parquet"

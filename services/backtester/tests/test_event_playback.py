@@ -28,6 +28,8 @@ from shared.models import Candle, Signal
 from shared.strategy import BaseStrategy
 from shared.testing.builders import BTC, START, candle
 
+pytestmark = pytest.mark.thorough
+
 D = Decimal
 FREE_OF_COST: dict[str, Any] = {"fee": D(0), "slippage_bps": D(0), "gap": "fill"}
 NEVER_BINDING = Limits(

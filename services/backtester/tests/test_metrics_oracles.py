@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from backtester.metrics import RunFacts, TradeRecord, compute_detailed_metrics
 
+pytestmark = pytest.mark.thorough
+
 START = datetime(2024, 11, 5, tzinfo=UTC)
 STARTING = 10_000
 

@@ -16,6 +16,8 @@ from shared.candle_files import CandleFile
 from shared.domain.performance import EquityCurve
 from shared.domain.trade_records import TradeRecord
 
+pytestmark = pytest.mark.thorough
+
 START = datetime(2024, 1, 1, tzinfo=UTC)
 MINUTES = 525_600
 

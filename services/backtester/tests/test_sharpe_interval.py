@@ -17,6 +17,8 @@ from backtester.statistics.bootstrap import optimal_block_length, sharpe_interva
 from backtester.statistics.probabilistic import probabilistic_sharpe
 from shared.domain.performance import FloatArray, sharpe_ratio, simple_returns
 
+pytestmark = pytest.mark.thorough
+
 START = datetime(2024, 1, 1, tzinfo=UTC)
 
 

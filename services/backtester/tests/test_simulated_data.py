@@ -12,6 +12,8 @@ from backtester.run import BacktestRequest, run_backtest
 from shared.errors import ConfigError
 from shared.synthetic_market import SyntheticMarket
 
+pytestmark = pytest.mark.thorough
+
 
 def test_days_of_the_simulated_market_are_the_feeds() -> None:
     data = load_candles("simulated:3:7", "ETH/USDT", "1m")

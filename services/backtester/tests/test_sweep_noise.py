@@ -13,6 +13,8 @@ from backtester.sweep.grid import combinations, parse_axis, parse_grid
 from backtester.sweep.market import shuffled, sweep_market
 from shared.candle_files import CandleFile
 
+pytestmark = pytest.mark.thorough
+
 
 def candles(rows: int, seed: int) -> CandleData:
     random = np.random.default_rng(seed)

@@ -19,6 +19,8 @@ from shared.errors import ConfigError
 from shared.models import TIMEFRAME_DELTA, Candle
 from shared.testing.reference import reference_path
 
+pytestmark = pytest.mark.thorough
+
 START = datetime(2024, 8, 4, tzinfo=UTC)
 BTC = StreamKey("BTC/USDT", "1m")
 ETH = StreamKey("ETH/USDT", "1m")

@@ -16,6 +16,8 @@ from shared.clock import ManualClock
 from shared.errors import ConfigError
 from shared.models import TIMEFRAME_DELTA, Candle
 
+pytestmark = pytest.mark.thorough
+
 BTC = StreamKey("BTC/USDT", "1m")
 ETH = StreamKey("ETH/USDT", "1m")
 FIRST_DAY = 20_089

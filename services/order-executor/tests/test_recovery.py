@@ -22,6 +22,8 @@ from shared.testing.builders import ALPHA, BETA, BTC, ETH, FREE_OF_COST, START, 
 
 from .conftest import BuildLoop, Market, config_of, rows_of, run_dry
 
+pytestmark = pytest.mark.thorough
+
 D = Decimal
 GAMMA = InstanceKey("gamma", ETH, "1m")
 EXITS = {

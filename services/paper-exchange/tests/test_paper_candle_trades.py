@@ -6,6 +6,7 @@ from decimal import Decimal
 from itertools import pairwise
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +14,8 @@ from paper_exchange.market.numbers import SCALE, number_text, units_text
 from paper_exchange.market.tape import CandleTape
 from paper_exchange.testing import simulated_file
 from shared.candle_columns import CandleColumns
+
+pytestmark = pytest.mark.thorough
 
 START = 1_709_510_400_000
 

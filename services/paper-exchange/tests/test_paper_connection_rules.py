@@ -13,6 +13,8 @@ from paper_exchange.server import ExchangeOptions
 from paper_exchange.streams.connection import ConnectionRules
 from paper_exchange.testing import exchange_of
 
+pytestmark = pytest.mark.thorough
+
 
 def options(**rules: Any) -> ExchangeOptions:
     return ExchangeOptions(speed=300, connection=ConnectionRules(**rules))

@@ -16,6 +16,8 @@ import pytest
 
 from paper_exchange.main import main
 
+pytestmark = pytest.mark.thorough
+
 type Refused = Callable[..., tuple[object, str]]
 
 COMMAND = Path(sys.executable).with_name("paper-exchange")

@@ -7,12 +7,15 @@ import shlex
 from pathlib import Path
 
 import click
+import pytest
 import yaml
 
 from paper_exchange.command import paper_exchange
 from paper_exchange.faults.plan import KINDS, parse_fault_plan
 from paper_exchange.rest.endpoints import ENDPOINTS
 from paper_exchange.rest.socket_api import METHODS
+
+pytestmark = pytest.mark.thorough
 
 PAGE = (Path(__file__).parents[3] / "docs" / "paper-exchange.md").read_text()
 

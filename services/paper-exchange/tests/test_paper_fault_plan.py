@@ -11,6 +11,8 @@ from paper_exchange.faults.board import FaultBoard, Moment
 from paper_exchange.faults.plan import KINDS, parse_fault_plan, read_fault_plan
 from shared.errors import ConfigError
 
+pytestmark = pytest.mark.thorough
+
 
 def board(*faults: dict[str, Any], seed: int = 1) -> FaultBoard:
     return FaultBoard(parse_fault_plan({"seed": seed, "faults": list(faults)}, "test"))

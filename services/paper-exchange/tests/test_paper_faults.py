@@ -13,6 +13,8 @@ from paper_exchange.faults.plan import parse_fault_plan
 from paper_exchange.server import ExchangeOptions, PaperExchange
 from paper_exchange.testing import exchange_of, simulated_file
 
+pytestmark = pytest.mark.thorough
+
 ROWS = 24
 STREAM = "/ws/btcusdt@kline_1m"
 

@@ -18,6 +18,8 @@ from paper_exchange.server import ExchangeOptions, ExchangeUrls, PaperExchange
 from paper_exchange.testing import exchange_of, simulated_file
 from shared.instruments import KNOWN, load_instruments
 
+pytestmark = pytest.mark.thorough
+
 SYMBOLS = ["BTC/USDT", "ETH/USDT"]
 HISTORY = 40
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +12,8 @@ from paper_exchange.market.sources import file_recording
 from paper_exchange.market.symbol_market import KlineQuery, SymbolMarket
 from paper_exchange.rest.klines import visible_klines
 from paper_exchange.testing import simulated_file
+
+pytestmark = pytest.mark.thorough
 
 ROWS = 120
 NOW_MS = 1_795_374_523_946

@@ -14,6 +14,8 @@ from paper_exchange.server import ExchangeOptions, PaperExchange
 from paper_exchange.testing import exchange_of, simulated_file
 from shared.clock import ManualClock, SystemClock
 
+pytestmark = pytest.mark.thorough
+
 MINUTE = 60_000
 
 

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from paper_exchange.market.run_plan import RunSpan, plan_run
 
+pytestmark = pytest.mark.thorough
+
 MINUTE = 60_000
 NOW = 1_795_374_523_946
 FIRST = 1_709_510_400_000

@@ -18,6 +18,8 @@ from paper_exchange.testing import exchange_of, simulated_file
 from shared.instruments import KNOWN, load_instruments
 from shared.testing.reference import reference_path
 
+pytestmark = pytest.mark.thorough
+
 NUMBER = re.compile(r"-?\d+\.\d+")
 FAST = ExchangeOptions(speed=300, instruments=load_instruments(KNOWN, ["BTC/USDT"]).rules)
 

@@ -12,6 +12,8 @@ from paper_exchange.testing import exchange_of
 from shared.clock import ManualClock
 from shared.testing.reference import reference_path
 
+pytestmark = pytest.mark.thorough
+
 
 async def asked(socket: Any, **request: Any) -> dict[str, Any]:
     await socket.send_json(request)

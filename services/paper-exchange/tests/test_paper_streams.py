@@ -13,6 +13,8 @@ from paper_exchange.testing import exchange_of, simulated_file
 from shared.clock import ManualClock
 from shared.models import to_milliseconds
 
+pytestmark = pytest.mark.thorough
+
 FAST = ExchangeOptions(speed=300)  # a minute lasts 200 ms
 FASTER = ExchangeOptions(speed=3000, wait=True)
 

@@ -23,6 +23,8 @@ from strategies.rsi_strategy import RsiStrategy
 
 from .conftest import BuildLoop, Store, SwingStrategy, runner
 
+pytestmark = pytest.mark.thorough
+
 ALPHA = InstanceKey("alpha", BTC, "1m")
 BETA = InstanceKey("beta", BTC, "1m")
 GAMMA = InstanceKey("alpha", ETH, "1m")
