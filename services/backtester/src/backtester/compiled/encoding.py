@@ -90,8 +90,6 @@ def encode_rules(
         "unit_cost": two_floats(ONE if book.fees.asset is FeeAsset.RECEIVED else ONE + book.fees.taker),
         "half_spread": amount_floats(impact.half_spread_bps),
         "impact": amount_floats(impact.impact_bps),
-        "has_impact": book.impact is not None,
-        "is_partial": book.partial_cash,
         "slip_buy": two_floats(ONE + slippage),
         "slip_sell": two_floats(ONE - slippage),
         "tick": amount_floats(instrument.tick_size),
@@ -113,18 +111,27 @@ def encode_rules(
         "timeframe_ms": TIMEFRAME_SECONDS[timeframe] * 1000,
         "age_max_ms": instance.age_max // MILLISECOND,
         "cooldown_ms": instance.stop_cooldown_candles * TIMEFRAME_SECONDS[timeframe] * 1000,
-        "is_received": book.fees.asset is FeeAsset.RECEIVED,
-        "is_close": is_close,
-        "is_gap_refused": book.gap_refuses,
-        "has_stop": instance.stop_loss_pct > 0,
         "has_anchor": anchor is not None,
-        "has_target": instance.take_profit_pct > 0,
-        "has_trailing": instance.trailing_pct > 0,
+        "is_close": is_close,
+        **_switches(book, instance),
     }
     rules = np.zeros(1, dtype=RULES)
     for name, value in values.items():
         rules[name] = value
     return rules
+
+
+def _switches(book: BookRules, instance: InstanceRules) -> dict[str, bool]:
+    """Return which rules are on."""
+    return {
+        "has_impact": book.impact is not None,
+        "is_partial": book.partial_cash,
+        "is_received": book.fees.asset is FeeAsset.RECEIVED,
+        "is_gap_refused": book.gap_refuses,
+        "has_stop": instance.stop_loss_pct > 0,
+        "has_target": instance.take_profit_pct > 0,
+        "has_trailing": instance.trailing_pct > 0,
+    }
 
 
 def opening_account(cash: Decimal) -> tuple[npt.NDArray[np.void], npt.NDArray[np.void]]:
