@@ -249,6 +249,8 @@ def _cut_connections(deployment: Deployment) -> None:
 def _bus_dies_and_is_empty(deployment: Deployment) -> None:
     deployment.bus.kill()
     until(lambda: get(deployment.twin.url("order-executor"))[0] == 503, "readiness shows that the bus is away")
+    logs = [deployment.twin.log(name) for name in SERVICE_PORTS]
+    until(lambda: any(b"service.waits" in log.read_bytes() for log in logs), "a service says that it waits for the bus")
     deployment.bus.start()
 
 
