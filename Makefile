@@ -84,7 +84,7 @@ migrate: setup ## Upgrade the database of DATABASE_URL to the newest revision
 	@$(BIN)/trading db upgrade $(ARGS)
 
 .PHONY: migrate-down
-migrate-down: setup ## Take the database of DATABASE_URL one revision back
+migrate-down: setup ## Take the database of DATABASE_URL one revision back: ARGS=--yes
 	@$(BIN)/trading db downgrade $(ARGS)
 
 .PHONY: migrate-new

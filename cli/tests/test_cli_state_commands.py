@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import sqlite3
@@ -10,9 +11,13 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+import structlog
+from alembic.script import ScriptDirectory
 from click.testing import Result
 
+from shared.clock import SystemClock
 from shared.db_migrations import head_revision, migrations_folder
+from shared.lease import FencedDatabase, Lease
 from shared.models import InstanceKey
 from trading_cli import doctor
 from trading_cli.allocate import Account, SubAccount, plan_allocation
@@ -40,6 +45,33 @@ def test_tables_go_up_down_and_up_again(trading: Trading) -> None:
     assert (refused.exit_code, "repeat with --yes" in refused.stderr) == (2, True)
     assert trading("db", "downgrade", "base", "--yes", "--state", "new").exit_code == 0
     assert trading("db", "check", "--state", "new").exit_code == 1
+
+
+def test_a_downgrade_goes_one_step_back_unless_told_how_far(trading: Trading) -> None:
+    before_head = ScriptDirectory(str(migrations_folder())).get_revision(head_revision(migrations_folder()))
+    for words in ((), ("-1",)):
+        trading("db", "upgrade", "--state", "new")
+        down = trading("db", "downgrade", *words, "--yes", "--state", "new")
+        assert (down.exit_code, f"revision {before_head.down_revision}" in down.stdout) == (0, True), down.output
+    misspelt = trading("db", "downgrade", "--yess", "--state", "new")
+    assert (misspelt.exit_code, "No such option '--yess'" in misspelt.stderr) == (2, True)
+
+
+async def test_tables_stay_while_a_service_holds_its_lease(trading: Trading, state: Path) -> None:
+    url = f"sqlite:///{(state / DATABASE_FILE).absolute()}"
+    database = FencedDatabase(url)
+    log = structlog.stdlib.get_logger("downgrade")
+    lease = Lease(database, ["strategy-engine"], seconds=600, clock=SystemClock(), log=log)
+    assert await lease.take()
+    down = ("db", "downgrade", "base", "--yes", "--database-url", url)
+    refused = await asyncio.to_thread(trading, *down)
+    assert refused.exit_code == 2
+    assert "strategy-engine is held by process" in refused.stderr
+    assert "stop every service first" in refused.stderr
+    assert "Traceback" not in refused.output
+    await lease.release()
+    await database.close()
+    assert (await asyncio.to_thread(trading, *down)).exit_code == 0
 
 
 def test_db_check_finds_a_table_that_is_missing(trading: Trading, state: Path) -> None:

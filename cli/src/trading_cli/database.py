@@ -9,10 +9,12 @@ from pathlib import Path
 
 import click
 
+from shared.config import SERVICE_PORTS
 from shared.db import Database
 from shared.db_migrations import head_revision, migrations_folder
 from shared.db_url import parse_database_url
 from shared.errors import ConfigError
+from shared.lease import holders_of
 from trading_cli.database_copy import copy
 from trading_cli.state_dir import hold_state
 from trading_cli.stored_state import StoredState, find_state, state_options
@@ -44,18 +46,25 @@ def upgrade(state: Path | None, database_url: str | None, revision: str) -> None
     _change(stored, work)
 
 
-@db.command("downgrade")
+def _one_revision(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    if value.startswith("-") and not value[1:].isdigit():
+        raise click.NoSuchOption(value)
+    return value
+
+
+@db.command("downgrade", context_settings={"ignore_unknown_options": True})  # `-1` is a revision, not an option
 @state_options
-@click.argument("revision")
+@click.argument("revision", default="-1", callback=_one_revision)
 @click.option("--yes", is_flag=True, help="do it: a downgrade drops what older tables have no room for")
 def downgrade(state: Path | None, database_url: str | None, revision: str, *, yes: bool) -> None:
-    """Take the tables back to REVISION (-1: one step; base: none left)."""
+    """Take the tables back to REVISION [default: -1, one step; base: none left]. No service may run meanwhile."""
     stored = find_state(state, database_url)
     stored.require()
     if not yes:
         raise ConfigError(f"db downgrade: {stored.name} loses what revision {revision} cannot hold; repeat with --yes")
 
     async def work(database: Database) -> None:
+        await _refuse_while_served(database, stored)
         await database.downgrade(revision)
         click.echo(f"{stored.name}: revision {await database.revision() or 'none, no tables'}")
 
@@ -81,6 +90,14 @@ def check(ctx: click.Context, /, state: Path | None, database_url: str | None) -
         click.echo(f"DIFFERENCE  {fault}")
     click.echo(f"{stored.name}: {'tables are not those of this build' if faults else 'tables are as they must be'}")
     ctx.exit(1 if faults else 0)
+
+
+async def _refuse_while_served(database: Database, stored: StoredState) -> None:
+    holders = await holders_of(database, tuple(SERVICE_PORTS)) if await database.revision() else []
+    if holders:
+        raise ConfigError(
+            f"db downgrade: {stored.name}: {'; '.join(holders)}; stop every service first: none can use older tables"
+        )
 
 
 def _change(stored: StoredState, work: Callable[[Database], Awaitable[None]]) -> None:
