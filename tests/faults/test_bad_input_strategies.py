@@ -192,3 +192,9 @@ def test_a_run_without_any_usable_strategy_is_refused(trading: Any, clean_place:
     folder.mkdir()
     (folder / "mine.py").write_text("import os\n")
     refused(trading("up", "--strategies-dir", str(folder), "--health-port", "0"), "at least one", "imports os")
+
+
+def test_a_filter_that_mutes_nearly_every_candle_is_told_at_the_end_of_the_run(trading: Any, replay: Any) -> None:
+    outcome = trading(*replay(400), "--strategies", "bollinger")
+    assert outcome.code == 0, outcome.said
+    assert "note: bollinger BTC/USDT 1m: bollinger: min_bandwidth 0.02 muted" in outcome.said

@@ -85,7 +85,7 @@ class UpRun:
             verification = await verify_database(platform.database)
         if self._json_path is not None:
             self._json_path.write_bytes(to_json(report))
-        for line in summary_lines(report, verification, os.fspath(settings.state)):
+        for line in summary_lines(report, verification, os.fspath(settings.state), platform.engine.notices()):
             click.echo(line)
         return 0 if verification.is_clean else 1
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 import msgspec
@@ -102,8 +102,8 @@ def to_json(report: UpReport) -> bytes:
     return msgspec.json.format(msgspec.json.Encoder(decimal_format="number").encode(report), indent=2)
 
 
-def summary_lines(report: UpReport, verification: Verification, state: str) -> list[str]:
-    """Return the last words of a run."""
+def summary_lines(report: UpReport, verification: Verification, state: str, notices: Sequence[str]) -> list[str]:
+    """Return the last words of a run, with what a person should know of its strategies."""
     pnl = minus(report.equity, report.initial_balance)
     refused = ", ".join(f"{reason} {count}" for reason, count in report.refused.items()) or "none"
     ignored = ", ".join(f"{reason} {count}" for reason, count in report.ignored.items()) or "none"
@@ -114,6 +114,7 @@ def summary_lines(report: UpReport, verification: Verification, state: str) -> l
         else f"{len(verification.differences)} DIFFERENCES, first: {verification.differences[0]}"
     )
     return [
+        *(f"note: {notice}" for notice in notices),
         f"equity {report.equity:.2f} ({pnl:+.2f} since the first start), cash {report.cash:.2f}, holding {held}",
         f"{report.candles} candles, {report.signals} signals, {report.orders} orders, {report.fills} fills",
         f"refused: {refused}; ignored: {ignored}",
