@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +12,7 @@ import pytest
 import redis
 from click.testing import CliRunner
 
-from shared.clock import seeded_random
+from shared.clock import SystemClock, seeded_random
 from shared.db import Database
 from shared.testing.crash_market import GRID, CrashMarket, Undisturbed
 from shared.testing.process_runs import (
@@ -22,7 +23,7 @@ from shared.testing.process_runs import (
     truncate_append_only_file,
 )
 from shared.testing.servers import ServerMissing, ServerRun, postgres_run, redis_program, redis_run
-from shared.testing.state_tables import read_state, state_differences
+from shared.testing.state_tables import Tables, read_state, state_differences
 from trading_cli.verify import verify
 
 pytestmark = [pytest.mark.e2e, pytest.mark.integration, pytest.mark.timeout(1800)]
@@ -106,13 +107,26 @@ def assert_verified(url: str, when: object) -> None:
     assert found.exit_code == 0, f"{when}: {found.output}"
 
 
+def summary(kills: list[Kill], tables: Tables, seconds: float) -> str:
+    """Return what the four processes went through, in one line."""
+    killed = ", ".join(f"{name} {count}" for name, count in sorted(Counter(kill.service for kill in kills).items()))
+    befell = ", ".join(kill.accident for kill in kills if kill.accident)
+    counts = f"{len(tables['candles'])} candles, {len(tables['trades'])} fills"
+    rows = sum(len(rows) for rows in tables.values())
+    return (
+        f"four processes: {len(kills)} kills ({killed}), {befell}; {counts}, "
+        f"{len(tables)} tables of {rows} rows equal, verified {len(kills) + 1} times, {seconds:.0f} s"
+    )
+
+
 def test_processes_and_servers_killed_in_turn_end_with_the_state_of_an_undisturbed_process(
-    undisturbed: Undisturbed, servers: Servers, tmp_path: Path, is_proof: bool
+    undisturbed: Undisturbed, servers: Servers, tmp_path: Path, is_proof: bool, record_property: Callable[..., None]
 ) -> None:
-    market, accident_of = undisturbed.market, accidents(servers)
+    market, accident_of, clock = undisturbed.market, accidents(servers), SystemClock()
+    kills, began = plan(KILLS_PROOF if is_proof else KILLS, market.candles), clock.monotonic()
     with ProcessRun(tmp_path / "run", servers.postgres.url, servers.redis.url, settings_of(market)) as run:
         run.start(*reversed(PROCESSES))  # any order will do
-        for kill in plan(KILLS_PROOF if is_proof else KILLS, market.candles):
+        for kill in kills:
             run.until(handled_by(kill.service, market.close_ms(kill.candles)))
             run.kill(kill.service)
             accident_of[kill.accident]()
@@ -124,3 +138,4 @@ def test_processes_and_servers_killed_in_turn_end_with_the_state_of_an_undisturb
     assert_verified(servers.postgres.url, "the end")
     expected = asyncio.run(read_state(f"sqlite:///{undisturbed.database}"))
     assert state_differences(expected, asyncio.run(read_state(servers.postgres.url))) == []
+    record_property("proved", summary(kills, expected, clock.monotonic() - began))
