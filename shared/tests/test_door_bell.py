@@ -94,6 +94,24 @@ async def test_without_a_ring_the_database_is_looked_at_twice_a_second(database:
     assert 1.5 <= house.clock.monotonic() <= 6
 
 
+async def test_a_step_that_never_comes_back_means_a_restart_and_one_that_ended_does_not(database: Database) -> None:
+    house, stop, never = House(database), asyncio.Event(), asyncio.Event()
+
+    async def hang() -> bool:
+        house.steps += 1
+        return await never.wait()
+
+    task = asyncio.create_task(house.bell.follow(hang, stop))
+    await holds(lambda: house.steps > 0)
+    await house.clock.advance(299)
+    assert house.bell.check_turning()[0]
+    await house.clock.advance(2)
+    assert not house.bell.check_turning()[0]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert house.bell.check_turning()[0], "nothing turns without a term, and nothing should"
+
+
 @pytest.mark.parametrize("fault", [BrokerError("bus: away"), DatabaseUnavailable("database: away")])
 async def test_what_is_away_is_waited_for_and_shows_in_the_health(database: Database, fault: Exception) -> None:
     house, stop = House(database), asyncio.Event()

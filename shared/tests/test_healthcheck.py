@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,7 +13,7 @@ import aiohttp
 import pytest
 from prometheus_client import CollectorRegistry
 
-from shared.clock import ManualClock
+from shared.clock import ManualClock, SystemClock
 from shared.errors import ConfigError
 from shared.healthcheck import HealthCheckServer, Heartbeat
 from shared.metrics import ServiceMetrics
@@ -51,6 +53,7 @@ async def test_health_is_ok_when_every_check_is(server: HealthCheckServer) -> No
         "service": "engine",
         "uptime_seconds": 0.0,
         "checks": {
+            "event_loop": {"status": "ok", "detail": "last turn 0.0 s ago, at most 30.0 s allowed"},
             "database": {"status": "ok", "detail": "3 ms"},
             "queue": {"status": "ok", "detail": ""},
             "bus": {"status": "ok", "detail": ""},
@@ -71,6 +74,7 @@ async def test_health_is_degraded_when_one_is_not(server: HealthCheckServer) -> 
         assert status == 503
         assert body["status"] == "degraded"
         assert {name: check["status"] for name, check in body["checks"].items()} == {
+            "event_loop": "ok",
             "good": "ok",
             "false": "failed",
             "broken": "failed",
@@ -86,6 +90,54 @@ async def test_live_asks_only_what_a_restart_would_mend(server: HealthCheckServe
     assert (await get(server, "/live"))[0] == 200
     loop_turns = False
     assert (await get(server, "/live"))[0] == 503
+
+
+def ask_from_outside(server: HealthCheckServer, path: str) -> tuple[int, str]:
+    """Ask as another process would, holding up the loop of whoever calls."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}", timeout=10) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+async def test_an_event_loop_that_is_held_up_is_told_by_live_and_by_the_metric_and_comes_back() -> None:
+    registry, clock = CollectorRegistry(), SystemClock()
+    metrics = ServiceMetrics("engine", registry)
+    server = HealthCheckServer("engine", 0, registry=registry, loop_seconds_max=0.5)
+    server.tell_live(metrics.live)
+    await server.start()
+    try:
+        assert (await get(server, "/live"))[0] == 200
+        assert 'trading_service_up{service="engine"} 1.0' in (await get(server, "/metrics"))[1]
+        deadline = clock.monotonic() + 20
+        while (found := ask_from_outside(server, "/live"))[0] != 503 and clock.monotonic() < deadline:
+            pass  # this test's own loop stands still meanwhile: nobody awaits
+        assert found[0] == 503
+        assert "it does not turn" in found[1]
+        assert ask_from_outside(server, "/ready")[0] == 503
+        assert 'trading_service_up{service="engine"} 0.0' in ask_from_outside(server, "/metrics")[1]
+        while (await get(server, "/live"))[0] != 200:
+            assert clock.monotonic() < deadline
+        assert 'trading_service_up{service="engine"} 1.0' in (await get(server, "/metrics"))[1]
+    finally:
+        await server.stop()
+
+
+async def test_a_service_whose_own_loop_stands_still_is_not_up_though_its_process_answers() -> None:
+    registry = CollectorRegistry()
+    metrics, turns = ServiceMetrics("engine", registry), False
+    server = HealthCheckServer("engine", 0, registry=registry, clock=ManualClock())
+    server.register_check("engine_loop", lambda: turns, liveness=True)
+    server.tell_live(metrics.live)
+    await server.start()
+    assert (await get(server, "/live"))[0] == 503
+    assert 'trading_service_up{service="engine"} 0.0' in (await get(server, "/metrics"))[1]
+    turns = True
+    assert 'trading_service_up{service="engine"} 1.0' in (await get(server, "/metrics"))[1]
+    metrics.up(False)
+    assert 'trading_service_up{service="engine"} 0.0' in (await get(server, "/metrics"))[1]
+    await server.stop()
 
 
 async def test_a_check_that_hangs_is_cut_off_and_holds_up_no_other(server: HealthCheckServer) -> None:

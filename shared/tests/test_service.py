@@ -15,9 +15,11 @@ from pathlib import Path
 
 import pytest
 import structlog
+from prometheus_client import CollectorRegistry
 
 from shared.config import Settings, load_settings
 from shared.errors import BrokerError, ConfigError, StateLocked, TradingError
+from shared.metrics import ServiceMetrics
 from shared.service import ServicePolicy, first_fault, open_notifier, run_service, supervise
 from shared.testing.bot_api import FakeBotApi
 
@@ -271,3 +273,13 @@ async def test_errors_in_the_log_reach_a_person() -> None:
         assert "disk full" in message.text
         async with open_notifier(load(), "engine") as silent:
             assert not silent.enabled
+
+
+async def test_what_alarms_count_stands_at_zero_before_the_first_message() -> None:
+    registry = CollectorRegistry()
+    async with open_notifier(load(), "engine", ServiceMetrics("engine", registry)):
+        for outcome in ("sent", "failed", "dropped"):
+            labels = {"service": "engine", "outcome": outcome}
+            assert registry.get_sample_value("trading_notifications_total", labels) == 0
+        labels = {"service": "engine", "queue": "telegram"}
+        assert registry.get_sample_value("trading_queue_dropped_total", labels) == 0

@@ -129,6 +129,13 @@ async def open_platform(settings: Settings, *, redis_url: str = "", db_url: str 
             ("portfolio-manager", platform.portfolio.check),
         ):
             health.register_check(name, check)
+        for name, turning in (
+            ("data-collector", platform.collector.check_turning),
+            ("strategy-engine", platform.engine.check_turning),
+            ("order-executor", platform.executor.check_turning),
+            ("portfolio-manager", platform.portfolio.check_turning),
+        ):
+            health.register_check(f"{name}_loop", turning, liveness=True)
         await health.start()
         stack.push_async_callback(health.stop)
         await stack.enter_async_context(
@@ -182,7 +189,7 @@ async def _build(
 
     def parts(service: str) -> ServiceParts:
         metrics = ServiceMetrics(service, clock=common.clock)
-        metrics.up(True)
+        common.health.tell_live(metrics.live)
         return replace(common, metrics=metrics, log=structlog.stdlib.get_logger(service))
 
     database, broker, clock = common.database, common.broker, common.clock

@@ -92,7 +92,7 @@ async def test_health_answers_over_http_while_it_collects(
             except aiohttp.ClientConnectionError:
                 await asyncio.sleep(0.01)
         assert document["status"] == "ok"
-        assert set(document["checks"]) == {"database", "bus", "lease", "collector"}
+        assert set(document["checks"]) == {"event_loop", "database", "bus", "lease", "collector", "collector_loop"}
         stop.set()
         await running
 

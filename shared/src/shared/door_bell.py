@@ -26,6 +26,7 @@ RETRY_SECONDS_MAX = 2.0
 DEAD_LETTERS_MAX = 10_000
 PAYLOAD_CHARACTERS_MAX = 4_000
 TURN_SECONDS_MAX = 60.0
+STUCK_SECONDS_MAX = 300.0  # every call to the outside gives up long before
 
 
 class DoorBell:
@@ -53,6 +54,8 @@ class DoorBell:
         self._metrics = metrics
         self._dead_letters_max = dead_letters_max
         self._heard: list[Message] = []
+        for stream in self._streams:
+            metrics.dead_letter(stream, 0)
         self._turned_at: float | None = None
         self._trouble = ""
 
@@ -65,6 +68,12 @@ class DoorBell:
 
         A database or bus that is away is waited for; any other fault ends the service.
         """
+        try:
+            await self._follow(step, stop)
+        finally:
+            self._turned_at = None  # a term without the lease: nothing should turn
+
+    async def _follow(self, step: Callable[[], Awaitable[bool]], stop: asyncio.Event) -> None:
         backoff = Backoff(RETRY_SECONDS_BASE, RETRY_SECONDS_MAX)
         while not stop.is_set():
             self._turned_at = self._clock.monotonic()
@@ -86,12 +95,20 @@ class DoorBell:
 
     def check(self, watermark: datetime | None) -> tuple[bool, str]:
         """Return whether the service's loop turns, and how far it has come or what holds it up."""
-        still = 0.0 if self._turned_at is None else self._clock.monotonic() - self._turned_at
+        still = self._still_seconds()
         if self._trouble:
             return False, self._trouble
         if still > TURN_SECONDS_MAX:
             return False, f"one step has been under way for {still:.0f} s, at most {TURN_SECONDS_MAX:.0f} s are usual"
         return True, f"handled up to {watermark}" if watermark else "waiting for candles"
+
+    def check_turning(self) -> tuple[bool, str]:
+        """Return False only where no waiting helps: one step has not come back for longer than anything may take."""
+        still = self._still_seconds()
+        return still <= STUCK_SECONDS_MAX, f"last turn {still:.1f} s ago, at most {STUCK_SECONDS_MAX:.0f} s allowed"
+
+    def _still_seconds(self) -> float:
+        return 0.0 if self._turned_at is None else self._clock.monotonic() - self._turned_at
 
     async def wait(self) -> None:
         """Return when something was said, or after half a second; what cannot be read becomes a dead letter."""

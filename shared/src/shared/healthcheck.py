@@ -1,11 +1,14 @@
-"""Answers whether a service lives, works and how fast: /health, /live, /ready and /metrics over HTTP."""
+"""Answers whether a service lives, works and how fast: /health, /live, /ready and /metrics over HTTP.
+
+The answers come from a thread of their own: a service whose event loop is held up still says so.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import errno
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,12 +18,16 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, 
 from shared.clock import Clock, SystemClock
 from shared.errors import ConfigError
 from shared.redaction import redact_text
+from shared.side_loop import SideLoop
 
 type CheckOutcome = bool | tuple[bool, str]
 type CheckFunction = Callable[[], CheckOutcome | Awaitable[CheckOutcome | None] | None]
 
 SHUTDOWN_SECONDS_MAX: Final = 1.0
 DETAIL_LENGTH_MAX: Final = 500
+PULSE_SECONDS_MAX: Final = 1.0
+LOOP_SECONDS_MAX: Final = 30.0
+EVENT_LOOP: Final = "event_loop"
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class CheckResult:
 
 
 class Heartbeat:
-    """A check of a service's own loop: it fails when nobody has called `beat` for `age_seconds_max`."""
+    """A check of a loop: it fails when nobody has called `beat` for `age_seconds_max`."""
 
     def __init__(self, age_seconds_max: float, *, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
@@ -49,12 +56,20 @@ class Heartbeat:
 
     async def check(self) -> tuple[bool, str]:
         """Return whether the loop came round lately."""
+        return self.look()
+
+    def look(self) -> tuple[bool, str]:
+        """Return the same to any thread."""
         age = self._clock.monotonic() - self._last
         return age <= self._age_seconds_max, f"last turn {age:.1f} s ago, at most {self._age_seconds_max:.1f} s allowed"
 
 
 class HealthCheckServer:
-    """Serves the checks of one process; port 0 takes any free one and `port` then tells which."""
+    """Serves the checks of one process; port 0 takes any free one and `port` then tells which.
+
+    Checks run in the event loop of `start`. When that loop has not turned for `loop_seconds_max`, /live, /ready and
+    /health answer 503 without asking it.
+    """
 
     def __init__(
         self,
@@ -64,6 +79,7 @@ class HealthCheckServer:
         host: str = "127.0.0.1",
         registry: CollectorRegistry | None = None,
         check_seconds_max: float = 5.0,
+        loop_seconds_max: float = LOOP_SECONDS_MAX,
         clock: Clock | None = None,
     ) -> None:
         self.service_name, self.host, self.port = service_name, host, port
@@ -71,11 +87,21 @@ class HealthCheckServer:
         self._check_seconds_max = check_seconds_max
         self._clock = clock or SystemClock()
         self._started_at = self._clock.monotonic()
-        self._checks: dict[str, CheckFunction] = {}
-        self._live_checks: set[str] = set()
+        self._pulse_seconds = min(PULSE_SECONDS_MAX, loop_seconds_max / 4)
+        self._pulse = Heartbeat(loop_seconds_max, clock=self._clock)
+        self._checks: dict[str, CheckFunction] = {EVENT_LOOP: self._pulse.check}
+        self._live_checks: set[str] = {EVENT_LOOP}
+        self._told: list[Callable[[bool], None]] = []
         self._running: dict[str, asyncio.Task[CheckResult]] = {}
         self._in_thread: set[str] = set()
         self._runner: web.AppRunner | None = None
+        self._own: asyncio.AbstractEventLoop | None = None
+        self._side = SideLoop(f"health {service_name}")
+        self._beating: asyncio.Task[None] | None = None
+
+    def tell_live(self, tell: Callable[[bool], None]) -> None:
+        """Tell at every look at /metrics, before it is written, whether the process lives as /live understands it."""
+        self._told.append(tell)
 
     def register_check(self, name: str, fn: CheckFunction, *, liveness: bool = False) -> None:
         """Ask `fn` whenever health is asked for; it returns a bool, (bool, detail) or raises; a known name is replaced.
@@ -103,13 +129,25 @@ class HealthCheckServer:
         app.router.add_get("/live", self._live)
         app.router.add_get("/metrics", self._metrics)
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_SECONDS_MAX)
-        await runner.setup()
+
+        async def listen() -> None:
+            await runner.setup()
+            try:
+                await web.TCPSite(runner, self.host, self.port).start()
+            except (OSError, OverflowError) as error:
+                await runner.cleanup()
+                raise ConfigError(self._explain(error)) from None
+
+        self._own = asyncio.get_running_loop()
+        self._pulse.beat()
+        self._side.start()
         try:
-            await web.TCPSite(runner, self.host, self.port).start()
-        except (OSError, OverflowError) as error:
-            await runner.cleanup()
-            raise ConfigError(self._explain(error)) from None
+            await self._side.run(listen())
+        except ConfigError:
+            self._side.stop()
+            raise
         self._runner = runner
+        self._beating = asyncio.create_task(self._beat(), name="health pulse")
         self.port = int(runner.addresses[0][1])
 
     async def stop(self) -> None:
@@ -117,9 +155,19 @@ class HealthCheckServer:
         for task in self._running.values():
             task.cancel()
         self._running.clear()
+        beating, self._beating = self._beating, None
+        if beating is not None:
+            beating.cancel()
+            await asyncio.gather(beating, return_exceptions=True)
         runner, self._runner = self._runner, None
         if runner is not None:
-            await runner.cleanup()
+            await self._side.run(runner.cleanup())
+            self._side.stop()
+
+    async def _beat(self) -> None:
+        while True:
+            self._pulse.beat()
+            await self._clock.sleep(self._pulse_seconds)
 
     def _explain(self, error: Exception) -> str:
         where = f"health_port {self.port} on {self.host}"
@@ -133,12 +181,38 @@ class HealthCheckServer:
 
     async def _document(self, names: list[str]) -> dict[str, Any]:
         results = await asyncio.gather(*(self._run(name) for name in names))
+        return self._written(dict(zip(names, results, strict=True)))
+
+    def _written(self, results: Mapping[str, CheckResult]) -> dict[str, Any]:
         return {
-            "status": "ok" if all(result.ok for result in results) else "degraded",
+            "status": "ok" if all(result.ok for result in results.values()) else "degraded",
             "service": self.service_name,
             "uptime_seconds": round(self._clock.monotonic() - self._started_at, 3),
-            "checks": {name: result.to_dict() for name, result in zip(names, results, strict=True)},
+            "checks": {name: result.to_dict() for name, result in results.items()},
         }
+
+    async def _asked(self, names: list[str]) -> dict[str, Any]:
+        """Return the document of some checks, asked of the service's loop from beside it, if that still turns."""
+        turns, detail = self._pulse.look()
+        if not turns or self._own is None:
+            return self._written({EVENT_LOOP: CheckResult(False, f"it does not turn: {detail}")})
+        work = self._document(names)
+        try:
+            asked = asyncio.run_coroutine_threadsafe(work, self._own)
+        except RuntimeError:  # that loop is closed
+            work.close()
+            return self._written({EVENT_LOOP: CheckResult(False, "it has ended")})
+        # A check that hangs is cut off over there, after `check_seconds_max`.
+        answer = asyncio.wrap_future(asked)
+        while not answer.done():
+            await asyncio.wait({answer}, timeout=self._pulse_seconds)
+            turns, detail = self._pulse.look()
+            if not turns and not answer.done():
+                asked.cancel()
+                return self._written({EVENT_LOOP: CheckResult(False, f"it does not turn: {detail}")})
+        if answer.cancelled():
+            return self._written({EVENT_LOOP: CheckResult(False, "it ends")})
+        return answer.result()
 
     async def _run(self, name: str) -> CheckResult:
         """Wait for a check at most its time; two askers share one run.
@@ -178,12 +252,16 @@ class HealthCheckServer:
         return await found if inspect.isawaitable(found) else found
 
     async def _health(self, _: web.Request) -> web.Response:
-        return _respond(await self._document(list(self._checks)))
+        return _respond(await self._asked(list(self._checks)))
 
     async def _live(self, _: web.Request) -> web.Response:
-        return _respond(await self._document(sorted(self._live_checks)))
+        return _respond(await self._asked(sorted(self._live_checks)))
 
     async def _metrics(self, _: web.Request) -> web.Response:
+        if self._told:
+            found = await self._asked(sorted(self._live_checks))
+            for tell in self._told:
+                tell(found["status"] == "ok")
         # The header is set as it stands: `content_type=` refuses the charset that it holds.
         return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 

@@ -32,7 +32,9 @@ class MetricFamilies:
         self.errors_total = counter("errors", "Errors by class name", "error_type")
         self.events_processed = counter("events_processed", "Events handled and committed", "event_type")
         self.processing_seconds = seconds("processing_seconds", "Time to handle one batch of events")
-        self.service_up = gauge("service_up", "1 while the service runs, 0 once it has stopped")
+        self.service_up = gauge(
+            "service_up", "1 while the service runs, 0 once it has stopped or its loop stands still"
+        )
         self.build_info = gauge("build_info", "Always 1; the labels say what runs", "version", "python")
         # Data
         self.data_age_seconds = gauge(
@@ -102,7 +104,12 @@ class ServiceMetrics:
 
     def up(self, running: bool) -> None:
         """Say whether the service runs."""
+        self._is_running = running
         self.service_up.labels(self.service).set(int(running))
+
+    def live(self, turning: bool) -> None:
+        """Say whether the loops of a service that runs still turn; one that stands still counts as stopped."""
+        self.service_up.labels(self.service).set(int(self._is_running and turning))
 
     def error(self, error: BaseException | str) -> None:
         """Count an error under its class name."""
@@ -128,17 +135,17 @@ class ServiceMetrics:
         if seconds_max is not None:
             self.families.data_age_seconds_max.labels(self.service, stream).set(seconds_max)
 
-    def gap(self, stream: str) -> None:
-        """Count a hole in a stream."""
-        self.families.gaps_total.labels(self.service, stream).inc()
+    def gap(self, stream: str, count: int = 1) -> None:
+        """Count holes in a stream; 0 makes the series known before the first one."""
+        self.families.gaps_total.labels(self.service, stream).inc(count)
 
-    def quarantined(self, reason: str) -> None:
-        """Count a malformed candle."""
-        self.families.quarantined_total.labels(self.service, reason).inc()
+    def quarantined(self, reason: str, count: int = 1) -> None:
+        """Count malformed candles; 0 makes the series known before the first one."""
+        self.families.quarantined_total.labels(self.service, reason).inc(count)
 
-    def dead_letter(self, stream: str) -> None:
-        """Count a message that could not be read."""
-        self.families.dead_letters_total.labels(self.service, stream).inc()
+    def dead_letter(self, stream: str, count: int = 1) -> None:
+        """Count messages that could not be read; 0 makes the series known before the first one."""
+        self.families.dead_letters_total.labels(self.service, stream).inc(count)
 
     def lag(self, stream: str, seconds: float) -> None:
         """Set how much business time of a stream is not yet handled."""
@@ -219,7 +226,7 @@ class ServiceMetrics:
         self.families.retries_total.labels(self.service, call).inc(count)
 
     def notification(self, outcome: str, count: int = 1) -> None:
-        """Count messages to people; `outcome` is sent, failed or dropped."""
+        """Count messages to people; `outcome` is sent, failed or dropped; 0 makes the series known before the first."""
         self.families.notifications_total.labels(self.service, outcome).inc(count)
 
 

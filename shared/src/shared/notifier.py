@@ -24,6 +24,7 @@ from shared.telegram_wire import Pace, read_answer
 
 API_URL: Final = "https://api.telegram.org"
 BODY_BYTES_MAX: Final = 65_536
+OUTCOMES: Final = ("sent", "failed", "dropped")
 _LOG: Final = logging.getLogger(__name__)
 
 

@@ -20,7 +20,7 @@ from shared.config import Settings, load_settings
 from shared.errors import TradingError
 from shared.logging import LogOptions, add_error_sink, setup_logging
 from shared.metrics import ServiceMetrics
-from shared.notifier import NotifierLimits, TelegramNotifier
+from shared.notifier import OUTCOMES, NotifierLimits, TelegramNotifier
 
 type Serve = Callable[[Settings, asyncio.Event], Awaitable[int | None]]
 type TaskFactory = Callable[[], Awaitable[object]]
@@ -176,6 +176,10 @@ async def open_notifier(
         ),
         on_outcome=metrics.notification if metrics is not None else None,
     )
+    if metrics is not None:  # an alarm about the first failure needs the 0 before it
+        for outcome in OUTCOMES:
+            metrics.notification(outcome, 0)
+        metrics.queue_dropped("telegram", 0)
     if not notifier.enabled:
         yield notifier
         return

@@ -142,6 +142,7 @@ async def open_parts(settings: Settings, service: str) -> AsyncIterator[Opened]:
         health.register_check("database", database.ping)
         health.register_check("bus", broker.ping)
         health.register_check("lease", lambda: (False, "not asked for yet: the servers are not reached"))
+        health.tell_live(metrics.live)
         await health.start()
         stack.push_async_callback(health.stop)
         notifier = await stack.enter_async_context(open_notifier(settings, service, metrics))

@@ -19,7 +19,7 @@ from data_collector.feeds.port import Feed, FeedBatch, LiveFeed, ResumePoint, St
 from data_collector.gaps import GapTracker, judge_gaps
 from data_collector.liveness import LiveWatch
 from data_collector.storage import CandleStorage, StoreBatch
-from data_collector.validation import UNIT_FACTOR_MAX, CandleValidator, ValidationRules
+from data_collector.validation import QUARANTINE_REASONS, UNIT_FACTOR_MAX, CandleValidator, ValidationRules
 from shared.broker import Broker
 from shared.clock import Clock
 from shared.db import CandleWrite, Database
@@ -39,6 +39,7 @@ CANDLES_CURSOR = "collector/candles"
 RETRY_SECONDS_BASE = 0.25
 RETRY_SECONDS_MAX = 2.0
 BUSY_SECONDS_MAX = 60.0
+STUCK_SECONDS_MAX = 300.0  # every call to the outside gives up long before
 LIVE_JUMP_FACTOR_MAX = Decimal("1.5")
 
 
@@ -83,6 +84,7 @@ class Collector:
         self._validator = CandleValidator(self._rules)
         self._gaps = GapTracker({})
         self._busy_since: float | None = None
+        self._tried_at: float | None = None
         self._is_bus_away = False
         self.watermark: datetime | None = None
 
@@ -189,10 +191,16 @@ class Collector:
             return False, "; ".join(faults)
         return True, f"stored up to {self.watermark}" if self.watermark else "collecting"
 
+    def check_turning(self) -> tuple[bool, str]:
+        """Return False when one attempt to store has not come back for longer than anything may take."""
+        still = 0.0 if self._tried_at is None else self._clock.monotonic() - self._tried_at
+        return still <= STUCK_SECONDS_MAX, f"busy for {still:.1f} s, at most {STUCK_SECONDS_MAX:.0f} s allowed"
+
     async def _insist[T](self, work: Callable[[], Awaitable[T]], stop: asyncio.Event) -> T | None:
         """Run `work` until it succeeds: what is away is waited for; None when `stop` came first."""
         backoff = Backoff(RETRY_SECONDS_BASE, RETRY_SECONDS_MAX)
         while not stop.is_set():
+            self._tried_at = self._clock.monotonic() if self._busy_since is not None else None
             try:
                 return await work()
             except DatabaseError as error:
@@ -202,6 +210,8 @@ class Collector:
                 self._metrics.error(error)
                 self._metrics.retry("database")
                 self._log.warning("collector.waits", error=str(error), retry_seconds=round(wait, 3))
+            finally:
+                self._tried_at = None
             await self._clock.sleep(wait)
         return None
 
@@ -210,6 +220,7 @@ class Collector:
         cursors = await self._database.read_cursors("collector/")
         await self._mark(cursors)
         streams = self._feed.streams()
+        self._count_from_zero(streams)
         open_times = {
             stream: from_milliseconds(int(cursors[cursor_of(stream)]))
             for stream in streams
@@ -226,6 +237,13 @@ class Collector:
         await self._ahead.load(streams, self.watermark)
         self._log.info("collector.starts", feed=self._feed.identity, streams=len(streams), after=str(self.watermark))
         return ResumePoint(self.watermark, open_times)
+
+    def _count_from_zero(self, streams: Iterable[StreamKey]) -> None:
+        """Make every count that an alarm looks at known before the first one."""
+        for stream in streams:
+            self._metrics.gap(str(stream), 0)
+        for reason in QUARANTINE_REASONS:
+            self._metrics.quarantined(reason, 0)
 
     async def _mark(self, cursors: Mapping[str, str]) -> None:
         """Stamp a new state with its feed; forget an earlier end, as this run may have more to send."""

@@ -46,6 +46,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         ports = CollectorPorts(parts.database, parts.broker, parts.clock, parts.metrics, parts.log)
         collector = await build_collector(settings, ports)
         parts.health.register_check("collector", collector.check)
+        parts.health.register_check("collector_loop", collector.check_turning, liveness=True)
         timer = asyncio.create_task(_end_after(settings.duration, stop, parts.clock)) if settings.duration else None
         try:
             await supervise({SERVICE: lambda: collector.run(term)}, term, parts.log)

@@ -37,6 +37,9 @@ class CandleFault(StrEnum):
     PRICE_JUMP = "price_jump"
 
 
+QUARANTINE_REASONS = (*CandleFault, "unreadable")  # the last is a frame that is no candle at all
+
+
 @dataclass(frozen=True, slots=True)
 class ValidationRules:
     """The bounds of a run; `streams` None lets every symbol in a known timeframe enter.

@@ -73,6 +73,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         loop = build_executor(settings, plan, parts, relay, on_effects=latency.committed)
         loop.listen(latency.hear)
         parts.health.register_check("executor", loop.check)
+        parts.health.register_check("executor_loop", loop.check_turning, liveness=True)
         await supervise({SERVICE: lambda: loop.run(term), "relay": lambda: relay.run(term)}, term, parts.log)
 
     await serve_alone(settings, SERVICE, stop, work)

@@ -104,6 +104,10 @@ class PortfolioLoop:
         """Return whether the loop is well, and how far it has come."""
         return self._bell.check(self._reader.watermark)
 
+    def check_turning(self) -> tuple[bool, str]:
+        """Return False when the loop stands still and only a restart helps."""
+        return self._bell.check_turning()
+
     async def step(self) -> bool:
         """Handle what the executor has finished, in one transaction; return whether there was anything."""
         if not self._is_loaded:

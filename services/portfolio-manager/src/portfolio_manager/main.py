@@ -33,6 +33,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     async def work(parts: ServiceParts, term: asyncio.Event) -> None:
         loop = build_portfolio(settings, parts)
         parts.health.register_check("portfolio", loop.check)
+        parts.health.register_check("portfolio_loop", loop.check_turning, liveness=True)
         await supervise({SERVICE: lambda: loop.run(term)}, term, parts.log)
 
     await serve_alone(settings, SERVICE, stop, work)

@@ -57,6 +57,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         relay = build_relay(settings, parts, [SIGNAL_STREAM])
         loop = build_engine(settings, plan_run(settings), parts, relay)  # strategies without a memory of another term
         parts.health.register_check("engine", loop.check)
+        parts.health.register_check("engine_loop", loop.check_turning, liveness=True)
         await loop.prepare()
         await supervise({SERVICE: lambda: loop.run(term), "relay": lambda: relay.run(term)}, term, parts.log)
 
