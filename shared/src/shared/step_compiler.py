@@ -72,7 +72,7 @@ def step_source(step: Callable[..., int]) -> str:
 
 def load_step(step: Callable[..., int]) -> ModuleType:
     """Return the generated module of `step`, compiled at its first call or loaded from the cache."""
-    return load_generated(step_source(step))
+    return load_generated(step_source(step), _place(step))
 
 
 type Functions = tuple[Callable[..., Any], ...]
@@ -123,12 +123,22 @@ def load_loops(step: Callable[..., int], loops: Functions, base: Functions = ())
     """
     if base:
         load_base(base)
-    return _functions_of(load_generated(loops_source(step, loops, base)), loops)
+    module = load_generated(loops_source(step, loops, base), f"{_place(step)} {_names(loops)}")
+    return _functions_of(module, loops)
 
 
 def load_base(base: Functions) -> SimpleNamespace:
     """Return the machine-code forms of functions that are compiled once for all strategies, each under its own name."""
-    return _functions_of(load_generated(base_source(base)), base)
+    return _functions_of(load_generated(base_source(base), f"base {_names(base)}"), base)
+
+
+def _place(step: Callable[..., int]) -> str:
+    """Return what stays when a step is edited: the stem of its file, and its name."""
+    return f"{Path(step.__code__.co_filename).stem}.{step.__name__}"
+
+
+def _names(functions: Functions) -> str:
+    return ",".join(each.__name__ for each in functions)
 
 
 def _functions_of(module: ModuleType, functions: Functions) -> SimpleNamespace:
@@ -172,7 +182,7 @@ def compiled(function: Callable[..., Any], base: Functions = ()) -> Callable[...
     """Return the machine-code form of one plain function of numbers and arrays; `base` as in `load_loops`."""
     if base:
         load_base(base)
-    module = load_generated("\n".join([_head(), *_loop_texts((function,), base)]))
+    module = load_generated("\n".join([_head(), *_loop_texts((function,), base)]), f"alone {_names((function,))}")
     result: Callable[..., Any] = getattr(module, LOOP_PREFIX + function.__name__)
     return result
 
