@@ -32,7 +32,7 @@ from shared.testing.process_runs import PROCESSES, ProcessRun
 from shared.testing.servers import postgres_run, redis_program, redis_run
 
 SYMBOLS = tuple(f"{base}/USDT" for base in ("BTC", "ETH", "BNB", "SOL", "XRP", "ADA", "DOGE", "LTC", "LINK", "DOT"))
-HISTORY = 1500  # the market begins a day behind the clock by which the collector counts its past
+HISTORY = 700  # candles before the day, for whoever begins with a past
 SAMPLE_SECONDS = 2.0
 SETTLE_SECONDS_MAX = 45.0
 DAY_HOURS = 24.0
@@ -58,7 +58,11 @@ FAULTS: tuple[dict[str, Any], ...] = (
     {"kind": "late_candle", "chance": 0.2, "rows": 2},
     {"kind": "refuse", "after_seconds": 20.0, "seconds": 2.0},
 )
-WRONG = ("lost", "foreign", "different", "doubled")
+WRONG = ("lost", "foreign", "different", "doubled", "holes_not_stated")
+HOLES = """
+SELECT coalesce(sum(candles_missing), 0) FROM candle_gaps
+WHERE symbol = $1 AND timeframe = '1m' AND confirmed AND start_time >= $2 AND end_time <= $3
+"""
 STORED = """
 SELECT (extract(epoch FROM open_time) * 1000)::bigint, open, high, low, close, volume FROM candles
 WHERE symbol = $1 AND timeframe = '1m' AND open_time >= $2 AND open_time < $3 ORDER BY open_time
@@ -139,7 +143,7 @@ async def compared(day: Day) -> dict[str, Any]:
     """
     span_ms = await asyncio.to_thread(day.span_ms)
     connection = await asyncpg.connect(day.run.database_url)
-    figures: dict[str, Any] = dict.fromkeys(("recorded", *WRONG, "told_again", "not_told"), 0)
+    figures: dict[str, Any] = dict.fromkeys(("recorded", "holes_of_the_market", *WRONG, "told_again", "not_told"), 0)
     lost_minutes: set[int] = set()
     try:
         first = await connection.fetchval("SELECT min(open_time) FROM candles")
@@ -152,6 +156,10 @@ async def compared(day: Day) -> dict[str, Any]:
             times = [each for each in told_times(day.run.redis_url, symbol) if span_ms[0] <= each < span_ms[1]]
             truth, found = {row[0]: row for row in recorded}, {row[0]: tuple(row) for row in rows}
             figures["recorded"] += len(truth)
+            holes = (span_ms[1] - span_ms[0]) // MINUTE_MS - len(truth)
+            figures["holes_of_the_market"] += holes
+            bounds = [from_milliseconds(each) for each in span_ms]
+            figures["holes_not_stated"] += abs(holes - int(await connection.fetchval(HOLES, symbol, *bounds)))
             figures["lost"] += len(truth.keys() - found.keys())
             lost_minutes |= {(each - span_ms[0]) // MINUTE_MS for each in truth.keys() - found.keys()}
             figures["foreign"] += len(found.keys() - truth.keys())

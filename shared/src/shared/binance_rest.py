@@ -151,6 +151,11 @@ class BinanceRest:
         }
         return await self._get("/api/v3/klines", params, 2, _KLINES)
 
+    async def newest_klines(self, market_id: str, interval: str, limit: int) -> tuple[KlineRow, ...]:
+        """Return the newest candles that there are, however old; the last may still be forming."""
+        params = {"symbol": market_id, "interval": interval, "limit": str(min(limit, KLINES_MAX))}
+        return await self._get("/api/v3/klines", params, 2, _KLINES)
+
     async def close(self) -> None:
         """Close the connections."""
         if self._session is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from typing import Any, Final
@@ -30,6 +30,12 @@ class CcxtExchange:
         self._exchange = exchange
         self._clock = clock
         self.offset = timedelta(0)  # the venue's clock less ours, as last measured
+        self._tell_breaker: Callable[[str, str], object] = lambda _name, _state: None
+
+    def tell_breaker(self, tell: Callable[[str, str], object]) -> None:
+        """Let `tell` have the breaker's name and state now and after each call; fits `ServiceMetrics.breaker`."""
+        self._tell_breaker = tell
+        tell(self.outside.name, self.outside.breaker.state.value)
 
     @property
     def name(self) -> str:
@@ -76,8 +82,11 @@ class CcxtExchange:
         await self._exchange.close()
 
     async def _call(self, method: str, *args: Any) -> Any:
-        with self.outside.calling(VenueUnavailable, lambda reason: VenueUnavailable(self.name, reason)):
-            return await self._ask(method, *args)
+        try:
+            with self.outside.calling(VenueUnavailable, lambda reason: VenueUnavailable(self.name, reason)):
+                return await self._ask(method, *args)
+        finally:
+            self._tell_breaker(self.outside.name, self.outside.breaker.state.value)
 
     async def _ask(self, method: str, *args: Any) -> Any:
         try:

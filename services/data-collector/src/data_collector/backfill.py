@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -32,12 +32,13 @@ _END = datetime.max.replace(tzinfo=UTC)
 class BackfillRules:
     """Bounds of the back-fill: how much history a first start loads, when a venue is asked again.
 
+    `history_needed` says of a stream and the market's time how many candles its readers need, where that is more.
     `loading` are the streams whose history has never been loaded to its end. Every `compare_seconds` (0: never), and
     after each reconnect, what the streams brought since is compared with the venue's history.
     """
 
     history_candles: int = 500
-    history_by_stream: Mapping[StreamKey, int] = field(default_factory=dict)
+    history_needed: Callable[[StreamKey, datetime], int] = lambda _stream, _now: 0
     loading: frozenset[StreamKey] = frozenset()
     compare_seconds: float = 0.0
     confirm_seconds: float = 1.0
@@ -46,9 +47,9 @@ class BackfillRules:
     held_candles_max: int = 1_000
     batch_candles_max: int = 500
 
-    def candles_of(self, stream: StreamKey) -> int:
-        """Return how many candles of the past a stream begins with."""
-        return max(self.history_candles, self.history_by_stream.get(stream, 0))
+    def candles_of(self, stream: StreamKey, market_now: datetime) -> int:
+        """Return how many candles before the market's time a stream begins with."""
+        return max(self.history_candles, self.history_needed(stream, market_now))
 
 
 @dataclass(slots=True)
@@ -241,16 +242,18 @@ class ContiguousFeed:
     async def _fetch_until_answered(self, stream: StreamKey, state: _Stream, wanted: datetime | None) -> list[Candle]:
         pause = self._rules.retry_seconds
         while True:
-            since, until = self._span(stream, state, wanted)
             try:
+                since, until = await self._span(stream, state, wanted)
                 return await self._fetch(stream, since, until)
             except TradingError as error:
                 self._log.warning("backfill.failed", stream=str(stream), error=str(error), retry_seconds=pause)
             await self._clock.sleep(pause)
             pause = min(2 * pause, self._rules.retry_seconds_max)
 
-    def _span(self, stream: StreamKey, state: _Stream, wanted: datetime | None) -> tuple[datetime, datetime]:
+    async def _span(self, stream: StreamKey, state: _Stream, wanted: datetime | None) -> tuple[datetime, datetime]:
         """Return what to ask the venue for: from the last candle, or by default from the bounded past.
+
+        The past counts from the venue's newest candle, not from the clock: a market may have halted, or lie behind.
 
         Held candles are asked for too: a venue whose answer lacks what its stream has closed is behind, and says
         nothing about holes. The first candle asked for is the first that was not compared yet.
@@ -261,7 +264,11 @@ class ContiguousFeed:
         until = max(ends)
         if state.last is not None:
             return self._compare_from(state, state.last, step), until
-        return min([*(each - step for each in held), until - self._rules.candles_of(stream) * step]), until
+        newest = await self._feed.newest(stream.symbol, stream.timeframe)
+        market_now = until if newest is None else min(until, newest + step)
+        count = self._rules.candles_of(stream, market_now)
+        start = market_now - count * step if count else until
+        return min([*(each - step for each in held), start]), until
 
     def _compare_from(self, state: _Stream, last: datetime, step: timedelta) -> datetime:
         """Return the first candle that was not compared with the history, none from before this run."""

@@ -275,7 +275,7 @@ class Collector:
             return self._feed.batches(resume)
         rules = BackfillRules(
             history_candles=self._config.history_candles,
-            history_by_stream=self._config.history_by_stream,
+            history_needed=self._config.history_needed,
             loading=self._loading,
             compare_seconds=self._config.compare_seconds,
             batch_candles_max=self._config.batch_candles_max,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Self
 
@@ -52,7 +53,7 @@ class CollectorConfig:
     seed: int = 1
     history_candles: int = 500
     compare_seconds: float = COMPARE_SECONDS
-    history_by_stream: Mapping[StreamKey, int] = field(default_factory=dict)
+    history_needed: Callable[[StreamKey, datetime], int] = lambda _stream, _now: 0
     feed_ahead_max: int = 2000
     batch_candles_max: int = 500
     intake_candles_max: int = 10_000

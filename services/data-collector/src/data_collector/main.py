@@ -30,8 +30,9 @@ async def build_collector(
     if not settings.is_deterministic:
         planned: RunPlan = plan if plan is not None else await asyncio.to_thread(plan_run, settings)
         pairs = [(StreamKey(each.key.symbol, each.key.timeframe), each.strategy) for each in planned.instances]
-        needs = {StreamKey(*stream): count for stream, count in history_candles(pairs, ports.clock.now()).items()}
-        config = replace(config, history_by_stream=needs)
+        config = replace(
+            config, history_needed=lambda stream, market_now: history_candles(pairs, market_now).get(stream, 0)
+        )
     feed = await asyncio.to_thread(choose_feed, config, ports.clock, ports.log, ports.metrics)
     storage = CandleStorage(
         ports.database, ports.broker, clock=ports.clock, quarantine_rows_max=config.quarantine_rows_max

@@ -78,6 +78,11 @@ class ScriptedFeed:
         ]
         return rows[: self._page_rows_max]
 
+    async def newest(self, symbol: str, timeframe: str) -> datetime | None:
+        """Return the open time of the newest candle that the venue holds of a stream."""
+        times = [each.open_time for each in self._venue if (each.symbol, each.timeframe) == (symbol, timeframe)]
+        return max(times, default=None)
+
     async def batches(self, resume: ResumePoint) -> AsyncIterator[FeedBatch]:  # noqa: ARG002 - a socket cannot resume
         """Yield the script."""
         for batch in self._script:

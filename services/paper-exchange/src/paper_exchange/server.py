@@ -142,7 +142,7 @@ class PaperExchange:
         plan = self.market.plan
         return {
             "server_ms": self.market.server_ms(),
-            "market_ms": None if plan is None else int(self.market.market_ms()),
+            "market_ms": None if plan is None else int(self.market.told_ms()),
             "shift_ms": None if plan is None else plan.shift_ms,
             "speed": self.market.speed,
             "is_over": self.market.is_over,

@@ -14,10 +14,11 @@ from structlog.stdlib import BoundLogger
 
 from data_collector.feeds.intake import LiveIntake
 from data_collector.feeds.port import FeedBatch, ResumePoint, StreamKey
-from shared.ccxt_exchange import CcxtExchange, open_exchange
+from shared.ccxt_exchange import CcxtExchange
 from shared.clock import Clock
 from shared.errors import ConfigError, TradingError
 from shared.events import CandleOpened
+from shared.metrics import ServiceMetrics
 from shared.models import TIMEFRAME_SECONDS, Candle, from_milliseconds, to_milliseconds
 from shared.resilience import Backoff
 from shared.venue_markets import Market
@@ -60,12 +61,16 @@ class CcxtFeed:
         clock: Clock,
         log: BoundLogger,
         rules: PollRules | None = None,
+        metrics: ServiceMetrics | None = None,
     ) -> None:
         self._streams = sorted(streams)
         self._exchange = exchange
         self._clock = clock
         self._log = log
         self._rules = rules or PollRules()
+        self._metrics = metrics
+        if metrics is not None:
+            exchange.tell_breaker(metrics.breaker)
         self._intake = LiveIntake(clock)
         self._markets: Mapping[str, Market] = {}
         self._ready: asyncio.Task[None] | None = None
@@ -74,15 +79,21 @@ class CcxtFeed:
         self._forming_ms: dict[StreamKey, int] = {}
 
     @classmethod
-    def open(cls, streams: Iterable[StreamKey], name: str, url: str, clock: Clock, log: BoundLogger) -> CcxtFeed:
-        """Return the feed of the exchange that ccxt calls `name`; nothing is asked yet."""
-        exchange = open_exchange(name, url, clock)
+    def open(
+        cls,
+        streams: Iterable[StreamKey],
+        exchange: CcxtExchange,
+        clock: Clock,
+        log: BoundLogger,
+        metrics: ServiceMetrics | None = None,
+    ) -> CcxtFeed:
+        """Return the feed of an exchange, which must have every timeframe; nothing is asked yet."""
         wanted = sorted(streams)
         lacking = sorted({each.timeframe for each in wanted} - exchange.timeframes)
         if lacking:
             known = ", ".join(sorted(exchange.timeframes, key=lambda each: TIMEFRAME_SECONDS.get(each, math.inf)))
-            raise ConfigError(f"timeframes: {name} has no {', '.join(lacking)}; it has {known}")
-        return cls(wanted, exchange, clock, log)
+            raise ConfigError(f"timeframes: {exchange.name} has no {', '.join(lacking)}; it has {known}")
+        return cls(wanted, exchange, clock, log, metrics=metrics)
 
     @property
     def identity(self) -> str:
@@ -115,6 +126,12 @@ class CcxtFeed:
         if rows:  # the next poll goes on from here
             self._last_open_ms[stream] = max(int(rows[-1][0]), self._last_open_ms.get(stream, 0))
         return [_candle(stream, row) for row in rows if since_ms <= row[0] < until_ms]
+
+    async def newest(self, symbol: str, timeframe: str) -> datetime | None:
+        """Return the open time of the newest closed candle that the exchange has, None when it has none."""
+        await self._until_ready()
+        rows, _ = await self._closed_rows(StreamKey(symbol, timeframe), None, NEWEST_ROWS)
+        return from_milliseconds(int(rows[-1][0])) if rows else None
 
     async def batches(self, resume: ResumePoint) -> AsyncIterator[FeedBatch]:
         """Yield what each poll brings, for ever."""
@@ -224,6 +241,9 @@ class CcxtFeed:
 
     async def _wait_after(self, where: str, error: TradingError, backoff: Backoff) -> None:
         wait = backoff.next_seconds(error)
+        if self._metrics is not None:
+            self._metrics.error(error)
+            self._metrics.retry(self._exchange.outside.name)
         self._troubles[where] = f"{error}; next try in {wait:.1f} s"
         self._log.warning("feed.waits", stream=where, error=str(error), retry_seconds=round(wait, 3))
         await self._clock.sleep(wait)

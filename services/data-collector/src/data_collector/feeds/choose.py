@@ -32,8 +32,10 @@ def choose_feed(config: CollectorConfig, clock: Clock, log: BoundLogger, metrics
         return _binance(config, clock, log, metrics)
     if config.feed == "ccxt":
         from data_collector.feeds.ccxt_feed import CcxtFeed  # ccxt takes a second to import
+        from shared.ccxt_exchange import open_exchange
 
-        return CcxtFeed.open(config.streams, config.venue.exchange, config.venue.exchange_url, clock, log)
+        exchange = open_exchange(config.venue.exchange, config.venue.exchange_url, clock)
+        return CcxtFeed.open(config.streams, exchange, clock, log, metrics)
     raise ConfigError(f"feed: {config.feed!r} is unknown; use simulated, replay, binance or ccxt")
 
 

@@ -115,5 +115,8 @@ class LiveFeed(Feed, Protocol):
     def clock_offset(self) -> timedelta:
         """Return the venue's clock less ours, as last measured."""
 
+    async def newest(self, symbol: str, timeframe: str) -> datetime | None:
+        """Return the open time of the newest closed candle that the venue has, None when it has none."""
+
     def troubles(self) -> Sequence[str]:
         """Return what keeps candles from coming now, each as a line; nothing when all is well."""

@@ -99,6 +99,11 @@ class MarketRun:
         assert self.plan is not None, "the run has not begun"
         return self.plan.market_ms((self._clock.monotonic() - self._began_at) * 1000)
 
+    def told_ms(self) -> float:
+        """Return the time up to which everything has happened: behind the market's own while the machine is busy."""
+        now_ms = self.market_ms()
+        return min(now_ms, self._due[0].at_ms) if self._due else now_ms
+
     async def run(self) -> None:
         """Play until the recording is over, or for ever when it has no end."""
         await self._begun.wait()

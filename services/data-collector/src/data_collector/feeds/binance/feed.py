@@ -26,6 +26,7 @@ from shared.resilience import Backoff
 from shared.venue_markets import Market
 from shared.venue_symbols import binance_markets
 
+NEWEST_ROWS = 3  # a forming one, and one in case the newest is not shown yet
 CLOCK_SECONDS = 600.0  # how often the venue's clock is compared with ours
 CLOCK_OFFSET_TOLD = timedelta(seconds=1)
 MARGIN_MS = 1000  # frames that close a candle were seen up to 266 ms after its end
@@ -101,17 +102,20 @@ class BinanceFeed:
     async def history(self, symbol: str, timeframe: str, since: datetime, until: datetime) -> Sequence[Candle]:
         """Return the closed candles with since <= open time < until, ordered, one page of them."""
         await self._until_ready()
-        step_ms = TIMEFRAME_SECONDS[timeframe] * 1000
         since_ms, until_ms = to_milliseconds(since), to_milliseconds(until)
         if since_ms >= until_ms:
             return []
         # The candle at `until` is asked for too: that it exists shows that the one before it has closed.
-        rows = sorted(
-            await self._rest.klines(self._markets[symbol].market_id, timeframe, since_ms, until_ms, KLINES_MAX)
-        )
+        rows = await self._rest.klines(self._markets[symbol].market_id, timeframe, since_ms, until_ms, KLINES_MAX)
         stream = StreamKey(symbol, timeframe)
-        closed = [row for place, row in enumerate(rows) if self._is_closed(stream, rows, place, step_ms)]
-        return [_candle(stream, row) for row in closed if since_ms <= row[0] < until_ms]
+        return [_candle(stream, row) for row in self._closed_rows(stream, rows) if since_ms <= row[0] < until_ms]
+
+    async def newest(self, symbol: str, timeframe: str) -> datetime | None:
+        """Return the open time of the newest closed candle that the venue has, None when it has none."""
+        await self._until_ready()
+        rows = await self._rest.newest_klines(self._markets[symbol].market_id, timeframe, NEWEST_ROWS)
+        closed = self._closed_rows(StreamKey(symbol, timeframe), rows)
+        return from_milliseconds(closed[-1][0]) if closed else None
 
     async def batches(self, resume: ResumePoint) -> AsyncIterator[FeedBatch]:  # noqa: ARG002 - a socket cannot resume
         """Yield what the sockets bring, for ever; what they missed comes from `history`."""
@@ -180,6 +184,11 @@ class BinanceFeed:
         offset = await self._rest.measure_clock()
         if abs(offset) > CLOCK_OFFSET_TOLD:
             self._log.warning("clock.off", venue_ahead_seconds=round(offset.total_seconds(), 3))
+
+    def _closed_rows(self, stream: StreamKey, rows: Sequence[KlineRow]) -> list[KlineRow]:
+        """Return the rows that are over, oldest first."""
+        ordered, step_ms = sorted(rows), TIMEFRAME_SECONDS[stream.timeframe] * 1000
+        return [row for place, row in enumerate(ordered) if self._is_closed(stream, ordered, place, step_ms)]
 
     def _is_closed(self, stream: StreamKey, rows: Sequence[KlineRow], place: int, step_ms: int) -> bool:
         open_ms = rows[place][0]
