@@ -57,6 +57,12 @@ def test_text_of_money_is_plain_and_exact(amount: Decimal) -> None:
     assert Decimal(text) == amount
 
 
+@given(moment=INSTANTS, is_whole=st.booleans())
+def test_text_of_times_has_six_decimals_and_the_offset(moment: datetime, is_whole: bool) -> None:
+    moment = moment.replace(microsecond=0) if is_whole else moment
+    assert utc_to_text(moment) == moment.astimezone(UTC).isoformat(" ", "microseconds")
+
+
 @given(first=INSTANTS, second=INSTANTS)
 def test_text_of_times_sorts_as_the_times_do(first: datetime, second: datetime) -> None:
     assert (utc_to_text(first) < utc_to_text(second)) == (first < second)

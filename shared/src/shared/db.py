@@ -12,6 +12,7 @@ from sqlalchemy import Connection, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared import db_candles, db_migrations, db_orders, db_outbox, db_rows
+from shared.candle_shelf import CandleShelf
 from shared.clock import Clock, SystemClock, seeded_random
 from shared.db_candles import CANDLE_COLUMNS, CandleWrite
 from shared.db_engine import Connections, EngineOptions
@@ -50,6 +51,7 @@ class Database:
         self._random = seeded_random()
         self._connections = Connections(self._target, options or EngineOptions(durable=durable), self._clock)
         self._migrations_path = migrations_path
+        self._shelf = CandleShelf() if self._target.is_sqlite else None  # a server may be written to by others
 
     def __repr__(self) -> str:
         """Return the URL without its password."""
@@ -176,7 +178,7 @@ class Database:
     async def upsert_candles(self, batch: Sequence[Candle], session: AsyncSession | None = None) -> CandleWrite:
         """Store candles; `new` of the answer are those nobody has seen, a revised one is kept but not new."""
         async with self._writing(session) as writer:
-            return await db_candles.write_candles(writer, batch, self._clock.now())
+            return await db_candles.write_candles(writer, batch, self._clock.now(), self._shelf)
 
     async def get_candles(self, symbol: str, timeframe: str, limit: int = 500) -> list[dict[str, Any]]:
         """Return the newest candles of a stream as dicts of the eight columns, newest first."""
@@ -211,13 +213,25 @@ class Database:
         limit_per_stream: int,
         session: AsyncSession | None = None,
     ) -> dict[tuple[str, str], list[Candle]]:
-        """Return for each (symbol, timeframe, after open_time) the candles closed by `until_close_time`, oldest first."""
-        bounds = [
-            (symbol, timeframe, after, db_candles.until_open_time(timeframe, until_close_time))
-            for symbol, timeframe, after in streams
-        ]
-        async with self._reading(session) as reader:
-            return await db_candles.read_streams(reader, bounds, limit_per_stream)
+        """Return for each (symbol, timeframe, after open_time) the candles closed by `until_close_time`, oldest first.
+
+        `until_close_time` is one that the session knows of: what this process has stored up to it is not read again.
+        """
+        found: dict[tuple[str, str], list[Candle]] = {}
+        bounds = []
+        for symbol, timeframe, after in streams:
+            until = db_candles.until_open_time(timeframe, until_close_time)
+            kept = None
+            if self._shelf is not None and until is not None:
+                kept = self._shelf.read((symbol, timeframe), after, until, limit_per_stream)
+            if kept is None:
+                bounds.append((symbol, timeframe, after, until))
+            else:
+                found[symbol, timeframe] = kept
+        if bounds:
+            async with self._reading(session) as reader:
+                found |= await db_candles.read_streams(reader, bounds, limit_per_stream)
+        return found
 
     # --- signals and orders -------------------------------------------------------------------------------------
 

@@ -9,14 +9,16 @@ import json
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from shared.candle_shelf import CandleShelf, grown
 from shared.db_rows import dialect_of
-from shared.db_session import change, fetch, numbered
+from shared.db_session import change, fetch, numbered, session_of
 from shared.models import TIMEFRAME_DELTA, Candle
-from shared.sa_types import money_from_numeric, money_to_numeric, money_to_text, utc_to_text
+from shared.sa_types import MONEY_DECIMALS_MAX, money_from_numeric, money_to_numeric, money_to_text, utc_to_text
 
 CANDLE_COLUMNS = ("symbol", "timeframe", "open_time", "open", "high", "low", "close", "volume")
 STREAMS_PER_STATEMENT_MAX = 200
@@ -90,26 +92,40 @@ class CandleWrite(NamedTuple):
     new: tuple[Candle, ...] = ()
 
 
-async def write_candles(session: AsyncSession, batch: Sequence[Candle], recorded_at: datetime) -> CandleWrite:
-    """Store candles: unknown ones are inserted, differing ones kept as a revision and replaced, equal ones left."""
+async def write_candles(
+    session: AsyncSession, batch: Sequence[Candle], recorded_at: datetime, shelf: CandleShelf | None = None
+) -> CandleWrite:
+    """Store candles: unknown ones are inserted, differing ones kept as a revision and replaced, equal ones left.
+
+    Streams that only grew are on the `shelf` once the transaction is committed; others leave it.
+    """
     if not batch:
         return CandleWrite(0, 0, 0)
     streams = _by_stream(batch)
     newest = await _newest(session, list(streams))
     new: list[Candle] = []
     changes: list[Candle] = []
+    longer: list[tuple[Stream, slice]] = []
     for stream, candles in streams.items():
         last = newest.get(stream)
-        appended = last is None or all(candle.open_time > last for candle in candles)
-        if appended and len({candle.open_time for candle in candles}) == len(candles):
+        if _follows(last, candles):
+            longer.append((stream, slice(len(new), len(new) + len(candles))))
             new += candles
             continue
+        appended = last is None or all(candle.open_time > last for candle in candles)
         known = {} if appended else await _known(session, stream, candles)
         _classify(candles, known, new, changes)
-    await _insert(session, new)
+    rows, stored = _rows(new)
+    await _insert(session, rows)
     for candle in changes:
         await _revise(session, candle, recorded_at)
-    return CandleWrite(len(new), len(changes), len(batch) - len(new) - len(changes), tuple(new))
+    if shelf is not None:
+        shelf.found_at((await fetch(session, "PRAGMA data_version"))[0][0])
+        runs = {stream: shelf.withdraw(stream) for stream in streams}
+        for stream, part in longer:
+            run = grown(runs[stream], newest.get(stream), stored[part])
+            session_of(session).on_commit.append(partial(shelf.put, stream, run))
+    return CandleWrite(len(new), len(changes), len(batch) - len(new) - len(changes), tuple(stored))
 
 
 async def read_stream(
@@ -156,8 +172,44 @@ def until_open_time(timeframe: str, until_close_time: datetime | None) -> dateti
 def _by_stream(batch: Iterable[Candle]) -> dict[Stream, list[Candle]]:
     streams: dict[Stream, list[Candle]] = {}
     for candle in batch:
-        streams.setdefault((candle.symbol, candle.timeframe), []).append(candle)
+        stream = (candle.symbol, candle.timeframe)
+        candles = streams.get(stream)
+        if candles is None:
+            candles = streams[stream] = []
+        candles.append(candle)
     return streams
+
+
+def _follows(last: datetime | None, candles: Sequence[Candle]) -> bool:
+    """Return whether candles are in the order of time, each once, and after `last`."""
+    for candle in candles:
+        open_time = candle.open_time
+        if last is not None and open_time <= last:
+            return False
+        last = open_time
+    return True
+
+
+def _rows(candles: Sequence[Candle]) -> tuple[list[tuple[str, ...]], list[Candle]]:
+    """Return candles as rows of text, and as they will be read back: no exponent, at most 18 decimals."""
+    rows: list[tuple[str, ...]] = []
+    stored: list[Candle] = []
+    for candle in candles:
+        key = (candle.symbol, candle.timeframe, utc_to_text(candle.open_time))
+        texts: tuple[str, ...] = (
+            str(candle.open), str(candle.high), str(candle.low), str(candle.close), str(candle.volume)
+        )  # fmt: skip
+        if not _is_plain(texts):
+            texts = tuple(map(money_to_text, (candle.open, candle.high, candle.low, candle.close, candle.volume)))
+            candle = _candles("sqlite", [key + texts])[0]
+        rows.append(key + texts)
+        stored.append(candle)
+    return rows, stored
+
+
+def _is_plain(texts: tuple[str, ...]) -> bool:
+    """Return whether numbers are digits and a point, in so few characters that they are stored as they are."""
+    return "".join(texts).replace(".", "").isdecimal() and max(map(len, texts)) <= MONEY_DECIMALS_MAX + 2
 
 
 def _classify(
@@ -192,15 +244,9 @@ async def _known(session: AsyncSession, stream: Stream, candles: Sequence[Candle
     return {datetime.fromisoformat(row[0]): tuple(map(Decimal, row[1:])) for row in rows}
 
 
-async def _insert(session: AsyncSession, candles: Sequence[Candle]) -> None:
-    if not candles:
+async def _insert(session: AsyncSession, rows: list[tuple[str, ...]]) -> None:
+    if not rows:
         return
-    moment, text = utc_to_text, money_to_text
-    rows = [
-        (c.symbol, c.timeframe, moment(c.open_time),
-         text(c.open), text(c.high), text(c.low), text(c.close), text(c.volume))
-        for c in candles
-    ]  # fmt: skip
     if dialect_of(session) == "sqlite":
         await change(session, _INSERT["sqlite"], rows)
     else:

@@ -157,10 +157,22 @@ def _parameters(session: AsyncSession, plan: InsertPlan, rows: Sequence[Row]) ->
         assert len(row) == width, f"rows of one call share their columns: expected {plan.columns}, found {tuple(row)}"
     values = zip(*map(pick, rows), strict=True)
     columns = [
-        list(column) if convert is None else [None if value is None else convert(value) for value in column]
+        list(column) if convert is None else _converted(convert, column)
         for convert, column in zip(plan.conversions, values, strict=True)
     ]
     return list(zip(*columns, strict=True)) if dialect_of(session) == "sqlite" else tuple(columns)
+
+
+def _converted(convert: Callable[[Any], Any], column: Sequence[Any]) -> list[Any]:
+    """Return a column's values as the driver takes them; one that follows itself, as a flat worth does, is taken over."""
+    converted: list[Any] = []
+    last: Any = None
+    of_driver: Any = None
+    for value in column:
+        if value is not last:
+            last, of_driver = value, None if value is None else convert(value)
+        converted.append(of_driver)
+    return converted
 
 
 @lru_cache(maxsize=512)

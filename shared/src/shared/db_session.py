@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -15,12 +15,14 @@ from shared.db_sqlite import SqliteConnection
 class Session(AsyncSession):
     """An `AsyncSession` that costs nothing until it is used as one: making SQLAlchemy's takes longer than most steps.
 
-    `driver` is the connection that it holds: plain SQL goes straight to it.
+    `driver` is the connection that it holds: plain SQL goes straight to it. What waits in `on_commit` is called once
+    the transaction is known to be committed, and never if it is not.
     """
 
     def __init__(self, lane: Lane[SqliteConnection] | Lane[PostgresConnection]) -> None:
         self._lane = lane
         self.driver: SqliteConnection | PostgresConnection = lane.driver
+        self.on_commit: list[Callable[[], None]] = []
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or "sync_session" in self.__dict__:
@@ -43,6 +45,8 @@ class Session(AsyncSession):
         if not self.is_plain:
             await self.commit()
         await self.driver.commit()
+        for call in self.on_commit:
+            call()
 
     async def release(self) -> None:
         """Give the connection back; what was not committed is undone."""

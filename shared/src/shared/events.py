@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, Self, Union
 
 import msgspec
 
@@ -78,6 +78,22 @@ _ENVELOPE = msgspec.json.Decoder(_Envelope)
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
     kind.value: msgspec.json.Decoder(payload) for kind, payload in _PAYLOADS.items()
 }
+
+
+def _whole_message(kind: EventType, payload: type[msgspec.Struct]) -> type[msgspec.Struct]:
+    """Return an envelope that knows its payload, so that a sound message is read in one go."""
+    fields: list[Any] = [
+        ("version", int),
+        ("id", str),
+        ("data", payload),
+        ("as_of", datetime | None, None),
+        ("correlation_id", str, ""),
+    ]
+    return msgspec.defstruct(f"_{payload.__name__}Message", fields, tag_field="type", tag=kind.value)
+
+
+_KIND_OF = {_whole_message(kind, payload): kind for kind, payload in _PAYLOADS.items()}
+_WHOLE: msgspec.json.Decoder[Any] = msgspec.json.Decoder(Union[tuple(_KIND_OF)])  # noqa: UP007 - made of a tuple
 
 
 class Event:
@@ -158,6 +174,17 @@ class Event:
     def decode(cls, raw: bytes | str) -> Self:
         """Return the event in JSON `raw`; rubbish is a `MalformedMessage`."""
         try:
+            message = _WHOLE.decode(raw)
+            if message.version == EVENT_VERSION:
+                return cls._made(_KIND_OF[type(message)], message.data, message)
+        except (msgspec.DecodeError, UnicodeDecodeError, ValueError, KeyError, ArithmeticError):
+            return cls._decode_in_parts(raw)
+        return cls._decode_in_parts(raw)
+
+    @classmethod
+    def _decode_in_parts(cls, raw: bytes | str) -> Self:
+        """Read the envelope before the payload, to say which of them is at fault."""
+        try:
             envelope = _ENVELOPE.decode(raw)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise MalformedMessage(f"event: cannot be read ({error}); it goes to the dead letters") from error
@@ -165,14 +192,14 @@ class Event:
         if envelope.version != EVENT_VERSION or decoder is None:
             raise _unknown(envelope.version, envelope.type)
         try:
-            return cls._made(decoder.decode(envelope.data), envelope)
+            return cls._made(EventType(envelope.type), decoder.decode(envelope.data), envelope)
         except (msgspec.DecodeError, ValueError, KeyError, ArithmeticError) as error:
             raise MalformedMessage(f"event: cannot be read ({error}); it goes to the dead letters") from error
 
     @classmethod
-    def _made(cls, data: Any, envelope: _Envelope) -> Self:
+    def _made(cls, kind: EventType, data: Any, envelope: Any) -> Self:
         event = cls.__new__(cls)
-        event.type = EventType(envelope.type)
+        event.type = kind
         event.data = data
         event.as_of = to_utc(envelope.as_of, "as_of") if envelope.as_of is not None else _business_time(data)
         event.id = envelope.id

@@ -57,7 +57,7 @@ class GapTracker:
     """Follows each stream's newest candle and names the holes between candles that are ahead of it."""
 
     def __init__(self, open_times: Mapping[StreamKey, datetime]) -> None:
-        self._last = dict(open_times)
+        self._last = {(symbol, timeframe): moment for (symbol, timeframe), moment in open_times.items()}
 
     def last_open_time(self, stream: StreamKey) -> datetime | None:
         """Return the newest open time seen of a stream."""
@@ -69,18 +69,18 @@ class GapTracker:
         Duplicates and candles older than the newest of their stream move nothing.
         """
         gaps: list[CandleGap] = []
-        moved: dict[StreamKey, datetime] = {}
+        moved: dict[tuple[str, str], datetime] = {}
         last_of = self._last
         for candle in candles:
-            stream = StreamKey(candle.symbol, candle.timeframe)
+            stream = (candle.symbol, candle.timeframe)  # a plain pair: a named one for each candle takes longer
             open_time = candle.open_time
             last = last_of.get(stream)
             if last is not None:
                 if open_time <= last:
                     continue
-                if open_time - last != TIMEFRAME_DELTA[candle.timeframe]:
-                    gap = find_gap(stream, last, open_time)
+                if open_time - last != TIMEFRAME_DELTA[stream[1]]:
+                    gap = find_gap(StreamKey(*stream), last, open_time)
                     if gap is not None:
                         gaps.append(gap)
             last_of[stream] = moved[stream] = open_time
-        return gaps, moved
+        return gaps, {StreamKey(*stream): open_time for stream, open_time in moved.items()}

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, time
 from decimal import Decimal
-from itertools import groupby
-from operator import attrgetter
 from typing import NamedTuple
 
 from portfolio_manager.portfolio import PortfolioTotals, PortfolioTracker
@@ -50,7 +48,7 @@ class PortfolioFold:
         """Apply candles in order of their close times, and the fills booked up to each; the rest at the end."""
         folded = Folded([], [])
         place = 0
-        for as_of, group in groupby(candles, key=attrgetter("close_time")):
+        for as_of, group in _close_times(candles):
             before = self._schedule.handled_until
             is_late = before is not None and as_of <= before
             is_new_day = days_ended(before, as_of)
@@ -81,3 +79,19 @@ class PortfolioFold:
         before = self.tracker.initial_balance if self.day_value is None else self.day_value
         self.day_value = value
         return DayEnd(self.tracker.positions, value, before)
+
+
+def _close_times(candles: Sequence[Candle]) -> Iterator[tuple[datetime, list[Candle]]]:
+    """Yield each close time with the candles that follow one another at it."""
+    as_of: datetime | None = None
+    group: list[Candle] = []
+    for candle in candles:
+        close_time = candle.close_time
+        if as_of is None or close_time == as_of:
+            group.append(candle)
+        else:
+            yield as_of, group
+            group = [candle]
+        as_of = close_time
+    if as_of is not None:
+        yield as_of, group

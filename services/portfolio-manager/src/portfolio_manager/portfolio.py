@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from decimal import Decimal
+from typing import NamedTuple
 
 import msgspec
 
@@ -23,6 +24,14 @@ class PortfolioTotals(msgspec.Struct, frozen=True, kw_only=True):
     cash: Decimal
 
 
+class _Settled(NamedTuple):
+    """What no mark can change: cash, gains taken, and the holdings that still have a price to wait for."""
+
+    of: tuple[Decimal, Decimal]
+    totals: PortfolioTotals
+    open: list[tuple[str, Holding]]
+
+
 class PortfolioTracker:
     """Average cost, realised PnL net of fees, unrealised at the marks; per instance, per symbol and in total.
 
@@ -37,6 +46,7 @@ class PortfolioTracker:
         self._holdings: dict[InstanceKey, Holding] = {}
         self._marks: dict[str, tuple[Decimal, datetime | None]] = {}
         self._counted: dict[str, tuple[Decimal, Decimal]] = {}
+        self._settled: _Settled | None = None
 
     def apply_order(self, order: Order, fee: Decimal = ZERO) -> Position:
         """Take in what an order has filled since it was last applied; return its symbol's position."""
@@ -74,14 +84,15 @@ class PortfolioTracker:
             return
         holding = self._holdings.get(fill.instance, FLAT)
         self._holdings[fill.instance] = apply_fill(holding, fill, Instrument(symbol=fill.symbol))
+        self._settled = None
         if fill.symbol not in self._marks:
             self._marks[fill.symbol] = (fill.price, None)
         self.last_sequence = max(self.last_sequence, fill.sequence)
 
     def mark(self, symbol: str, price: Decimal, at: datetime | None = None) -> None:
         """Value a symbol at `price` from now on; a mark older than the one there is changes nothing."""
-        known = self._marks.get(symbol, (ZERO, None))[1]
-        if at is None or known is None or at >= known:
+        known = self._marks.get(symbol)
+        if at is None or known is None or known[1] is None or at >= known[1]:
             self._marks[symbol] = (price, at)
 
     def position(self, symbol: str) -> Position:
@@ -108,17 +119,31 @@ class PortfolioTracker:
 
     def totals(self) -> PortfolioTotals:
         """Return the portfolio's value now."""
-        cash, realized, unrealized, value = plus(self.initial_balance, self.flows), ZERO, ZERO, ZERO
-        for key, holding in self._holdings.items():
+        settled = self._settled
+        if settled is None or settled.of != (self.initial_balance, self.flows):
+            settled = self._settled = self._settle()
+        if not settled.open:
+            return settled.totals
+        cash, unrealized, value = settled.totals.cash, ZERO, ZERO
+        for symbol, holding in settled.open:
+            price = self._marks[symbol][0]
+            unrealized = plus(unrealized, unrealized_pnl(holding, price))
+            value = plus(value, times(holding.quantity, price))
+        return PortfolioTotals(
+            total_value=plus(cash, value),
+            realized_pnl=settled.totals.realized_pnl,
+            unrealized_pnl=unrealized,
+            cash=cash,
+        )
+
+    def _settle(self) -> _Settled:
+        cash, realized = plus(self.initial_balance, self.flows), ZERO
+        for holding in self._holdings.values():
             cash = plus(cash, holding.cash_flow)
             realized = plus(realized, holding.realized_pnl)
-            if holding.quantity:
-                price = self._marks[key.symbol][0]
-                unrealized = plus(unrealized, unrealized_pnl(holding, price))
-                value = plus(value, times(holding.quantity, price))
-        return PortfolioTotals(
-            total_value=plus(cash, value), realized_pnl=realized, unrealized_pnl=unrealized, cash=cash
-        )
+        totals = PortfolioTotals(total_value=plus(cash, ZERO), realized_pnl=realized, unrealized_pnl=ZERO, cash=cash)
+        held = [(key.symbol, holding) for key, holding in self._holdings.items() if holding.quantity]
+        return _Settled((self.initial_balance, self.flows), totals, held)
 
     @property
     def total_value(self) -> Decimal:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from decimal import Decimal
 
@@ -40,22 +40,24 @@ class PaperVenue:
         for key in sorted(book.accounts):
             self._by_stream.setdefault((key.symbol, key.timeframe), []).append(book.accounts[key])
 
-    def advance(self, as_of: datetime, candles: Sequence[Candle], signals: Iterable[Signal] = ()) -> list[Effect]:
+    def advance(self, as_of: datetime, candles: Sequence[Candle], signals: Sequence[Signal] = ()) -> list[Effect]:
         """Return everything that close time `as_of` causes; `candles` are those that close at it."""
         effects: list[Effect] = []
         if len(candles) > 1:
             candles = sorted(candles, key=_candle_order)
-        for candle in candles:
-            for account in self._by_stream.get((candle.symbol, candle.timeframe), ()):
+        streams = [(candle, self._by_stream.get((candle.symbol, candle.timeframe), ())) for candle in candles]
+        for candle, accounts in streams:
+            for account in accounts:
                 if account.working:
                     self._fill_waiting(account, candle.open_time, candle.open, as_of, effects)
-        for candle in candles:
-            for account in self._by_stream.get((candle.symbol, candle.timeframe), ()):
-                if account.rules.has_exits and account.holding.quantity:
+        for candle, accounts in streams:
+            for account in accounts:
+                if account.holding.quantity and account.rules.has_exits:
                     self._match_exits(account, candle, as_of, effects)
         self._mark(as_of, candles, effects)
-        for signal in sorted(signals, key=_signal_order):
-            self._handle_signal(signal, as_of, effects)
+        if signals:
+            for signal in sorted(signals, key=_signal_order):
+                self._handle_signal(signal, as_of, effects)
         return effects
 
     def visit(self, account: SubAccount, candle: Candle, signals: Sequence[Signal]) -> list[Effect]:
