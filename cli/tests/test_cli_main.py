@@ -24,7 +24,18 @@ pytestmark = pytest.mark.thorough
 
 type Trading = Callable[..., Result]
 
-HEAVY = ("numpy", "numba", "sqlalchemy", "pydantic", "msgspec", "rich", "polars", "shared", "backtester", "asyncio")
+HEAVY = (
+    "numpy",
+    "numba",
+    "sqlalchemy",
+    "pydantic",
+    "msgspec",
+    "rich",
+    "polars",
+    "shared.models",
+    "backtester",
+    "asyncio",
+)
 
 
 def run_python(code: str) -> subprocess.CompletedProcess[str]:

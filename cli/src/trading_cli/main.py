@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import gc
-import os
-import sys
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, Final, NamedTuple
 
 import click
 
+from shared.console_script import end_with_code, quiet_end
+
 DISTRIBUTION: Final = "trading-cli"
-EXIT_INTERRUPTED: Final = 130
-EXIT_BROKEN_PIPE: Final = 141
 GC_THRESHOLDS: Final = (50_000, 20, 100)
 
 
@@ -91,53 +89,17 @@ class TradingGroup(click.Group):
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:  # type: ignore[override]
         """Run one command and end the process with its exit code."""
         extra["standalone_mode"] = False
-        try:
-            code = super().main(args, prog_name, **extra)
-            _flush()
-        except click.ClickException as error:
-            error.show()
-            code = error.exit_code
-        except click.Abort:
-            code = EXIT_INTERRUPTED
-        except BrokenPipeError:
-            code = _quiet_end()
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            code = _told(f"{where}{error.strerror or error}", 2)
-        except Exception as error:
-            errors = sys.modules.get("shared.errors")  # not loaded: then it is none of ours
-            if errors is None or not isinstance(error, errors.TradingError):
-                raise
-            code = _told(str(error), error.exit_code)
-        sys.exit(code if isinstance(code, int) else 0)
+        end_with_code("trading", lambda: super(TradingGroup, self).main(args, prog_name, **extra))
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the chosen command; a reader that went away ends it without a word."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            return _quiet_end()
+            return quiet_end()
 
 
 @click.group(cls=TradingGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name=DISTRIBUTION, prog_name="trading", message="%(prog)s %(version)s")
 def main() -> None:
     """Trade crypto on your own machine: one strategy, one result, in backtest, paper and live."""
-
-
-def _told(text: str, code: int) -> int:
-    click.echo(f"trading: {' '.join(text.split())}", err=True)
-    return code
-
-
-def _flush() -> None:
-    sys.stdout.flush()
-
-
-def _quiet_end() -> int:
-    """Give standard output somewhere to go, so that the interpreter's last flush does not complain."""
-    try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError):  # a stream without a descriptor, as in a test
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - open until the process ends
-    return EXIT_BROKEN_PIPE
