@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from operator import length_hint
 
 from msgspec.structs import replace
 
-from shared.domain.rounding import money
+from shared.domain.rounding import ZERO, money
 from shared.models import Candle, InstanceKey, OrderSide, Signal
-from shared.strategy import BaseStrategy, CompiledStrategy, signal_id, stamp_signal
+from shared.strategy import BaseStrategy, CompiledStrategy, ids_left_out, signal_id, stamp_signal
 from shared.watchdog import CallGuard
 
 CALL_SECONDS_MAX = 2.0
@@ -52,6 +53,7 @@ class StrategyRunner:
         self._guard = guard or CallGuard(CALL_SECONDS_MAX)
         self._is_compiled = isinstance(strategy, CompiledStrategy)
         self._warmup = 0
+        self._known_quantity = ZERO
         self._guarded(self._read_warmup, None)
 
     def feed(self, candle: Candle) -> Signal | None:
@@ -72,40 +74,42 @@ class StrategyRunner:
 
     def feed_many(self, candles: Sequence[Candle]) -> list[tuple[int, Signal]]:
         """Return (place, signal) wherever the instance speaks, as `feed` would one by one, at a fraction of its time."""
-        guard, found = self._guard, list[tuple[int, Signal]]()
-        if self.fault or self._is_compiled or not guard.is_ticking:
+        if self.fault or self._is_compiled or not self._guard.is_ticking:
             return [
                 (place, signal) for place, candle in enumerate(candles) if (signal := self.feed(candle)) is not None
             ]
-        on_candle, place, before, silent = self.strategy.on_candle, 0, self.candles_seen, self._warmup - 1
+        found, before, left = list[tuple[int, Signal]](), self.candles_seen, iter(list(candles))
         try:
-            for place, candle in enumerate(candles):
-                if not (
-                    candle.open.is_finite()
-                    and candle.high.is_finite()
-                    and candle.low.is_finite()
-                    and candle.close.is_finite()
-                    and candle.volume.is_finite()
-                ):
-                    continue
-                guard.calls += 1
-                guard.is_calling = True
-                signal = on_candle(candle)
-                guard.is_calling = False
-                if signal is not None:
-                    signal = self._checked(signal, candle)
-                    if before + place >= silent:
-                        found.append((place, self._stamped(signal, candle)))
+            with self._guard.watching(left), ids_left_out(self.strategy):
+                self._ask_many(left, len(candles), found)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - as in `feed`
+            place = len(candles) - length_hint(left) - 1
             self.candles_seen = before + place
             self._put_aside(error, _when(candles[place]))
             return found
-        finally:
-            guard.is_calling = False
         self.candles_seen = before + len(candles)
         return found
+
+    def _ask_many(self, left: Iterator[Candle], count: int, found: list[tuple[int, Signal]]) -> None:
+        """Go through the `count` candles of `left`, an iterator over a list, noting what is said and where."""
+        on_candle, silent = self.strategy.on_candle, self._warmup - 1 - self.candles_seen
+        for candle in left:
+            if not (
+                candle.open.is_finite()
+                and candle.high.is_finite()
+                and candle.low.is_finite()
+                and candle.close.is_finite()
+                and candle.volume.is_finite()
+            ):
+                continue
+            signal = on_candle(candle)
+            if signal is not None:
+                signal = self._checked(signal, candle)
+                place = count - length_hint(left) - 1
+                if place >= silent:
+                    found.append((place, self._stamped(signal, candle)))
 
     def rebuild(self, candles: Iterable[Candle]) -> None:
         """Feed candles of the past without speaking."""
@@ -178,7 +182,9 @@ class StrategyRunner:
             raise TypeError(f"on_candle must return a Signal or None, was {type(signal).__name__}")
         if signal.symbol != candle.symbol:
             raise ValueError(f"a signal for {signal.symbol} at a candle of {candle.symbol}")
-        price, quantity, side = _amount("price", signal.price), _amount("quantity", signal.quantity), signal.side
+        price, quantity, side = _amount("price", signal.price), signal.quantity, signal.side
+        if quantity is not self._known_quantity:  # a strategy mostly asks for the very same one
+            quantity = self._known_quantity = _amount("quantity", quantity)
         if type(side) is not OrderSide:
             side = OrderSide(side)
         reason = _storable(signal.reason)
@@ -203,7 +209,7 @@ def _when(candle: Candle) -> str:
 
 def _amount(name: str, value: Decimal) -> Decimal:
     """Return an amount that can be stored: above 0, not absurd, at most 18 decimals."""
-    if not (value.is_finite() and 0 < value < AMOUNT_MAX):
+    if not (value.is_finite() and ZERO < value < AMOUNT_MAX):
         raise ValueError(f"a signal's {name} must be above 0 and below {AMOUNT_MAX:g}, was {value}")
     rounded = money(value)
     return value if rounded == value else rounded

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from operator import length_hint
 from types import FrameType
 from typing import Any, Self
 
@@ -40,16 +41,17 @@ class CallGuard:
     """Bounds very many short calls with one ticking timer, where a timer of its own for each would cost more than they.
 
     Entered, a call that is still the same one at two ticks is interrupted: after one to two times `seconds`. Not
-    entered, every call has a `deadline` of its own. While `is_ticking`, a loop for which even `call` is dear may
-    count `calls` and set `is_calling` around each by itself.
+    entered, every call has a `deadline` of its own. While `is_ticking`, a loop for which even `call` is dear may go
+    through its items under `watching`.
     """
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.is_ticking = False
-        self.is_calling = False
-        self.calls = 0
-        self._calls_at_tick = -1
+        self._is_calling = False
+        self._calls = 0
+        self._items: Iterator[Any] = iter(())
+        self._place_at_tick = (-1, 0)
         self._before: Any = None
         self._timer: tuple[float, float] = (0.0, 0.0)
 
@@ -58,12 +60,25 @@ class CallGuard:
         if not self.is_ticking:
             with deadline(self.seconds):
                 return function(*args, **kwargs)
-        self.calls += 1
-        self.is_calling = True
+        self._calls += 1
+        self._is_calling = True
         try:
             return function(*args, **kwargs)
         finally:
-            self.is_calling = False
+            self._is_calling = False
+
+    @contextmanager
+    def watching(self, items: Iterator[Any]) -> Iterator[None]:
+        """Bound the time that the body takes for each of `items`, an iterator over a list that it goes through.
+
+        How many are left is asked of the iterator, at a tick: an item costs nothing.
+        """
+        self._calls += 1
+        self._items, self._is_calling = items, True
+        try:
+            yield
+        finally:
+            self._items, self._is_calling = iter(()), False
 
     def __enter__(self) -> Self:
         """Start ticking, where timer signals arrive."""
@@ -81,6 +96,7 @@ class CallGuard:
             signal.signal(signal.SIGALRM, self._before)
 
     def _tick(self, _signum: int, _frame: FrameType | None) -> None:
-        if self.is_calling and self.calls == self._calls_at_tick:
+        place = (self._calls, length_hint(self._items))
+        if self._is_calling and place == self._place_at_tick:
             raise DeadlineExceeded(f"no answer within {self.seconds:g} s")
-        self._calls_at_tick = self.calls
+        self._place_at_tick = place
