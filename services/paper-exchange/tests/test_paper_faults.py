@@ -48,6 +48,18 @@ async def test_silence_keeps_the_connection_and_tells_nothing(connect: Any) -> N
         assert fired(exchange)["silence-1"] >= 8  # open frames too
 
 
+async def test_a_hole_is_a_candle_that_neither_the_stream_nor_rest_has(connect: Any, get: Any) -> None:
+    async with exchange_with({"kind": "hole", "candle": 5, "candles": 2}) as exchange:
+        async with connect(exchange, STREAM) as client:
+            told = await closed_numbers(client)
+        _, rows = await get(exchange, "klines", symbol="BTCUSDT", interval="1m")
+        _, longer = await get(exchange, "klines", symbol="BTCUSDT", interval="3m")
+        assert fired(exchange) == {"hole-1": 2}
+    assert told == [number for number in range(1, ROWS + 1) if number not in (5, 6)]
+    assert [(row[0] - rows[0][0]) // 60_000 + 1 for row in rows] == told
+    assert len(longer) >= ROWS // 3, "what is made of it is still there"
+
+
 @pytest.mark.parametrize("code", [1006, 1001, 1000])
 async def test_a_drop_at_the_minute_s_edge_loses_the_closing_frame(connect: Any, get: Any, code: int) -> None:
     async with exchange_with({"kind": "drop", "candle": 4, "code": code}) as exchange:

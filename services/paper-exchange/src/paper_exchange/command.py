@@ -53,6 +53,14 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         type=click.IntRange(0, 1_000_000),
         help=f"candles already over at the beginning  [default: at most half, at most {HISTORY_CANDLES}]",
     ),
+    click.option(
+        "--behind",
+        "behind_hours",
+        default=24.0,
+        show_default=True,
+        type=click.FloatRange(min=0, max=24 * 366),
+        help="hours that a simulated market lies behind the clock at first, at a speed above one",
+    ),
     click.option("--faults", type=click.Path(path_type=Path), help="a YAML or JSON file of what goes wrong, and when"),
     click.option("--wait", is_flag=True, help="the market stands still until somebody asks for it"),
 )
@@ -98,6 +106,7 @@ def _recording(options: dict[str, Any]) -> Recording:
             timeframes=_parsed("timeframes", parse_timeframes, options["timeframes"]),
             seed=options["seed"],
             history_candles=HISTORY_CANDLES if options["history"] is None else options["history"],
+            run_hours=options["behind_hours"],
         )
     )
 

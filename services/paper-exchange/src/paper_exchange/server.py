@@ -78,7 +78,7 @@ class PaperExchange:
         publisher = FramePublisher(self.hub, self.faults, self.market.seconds)
         self._announcer = StreamAnnouncer(self.market, self.hub, publisher, clock)
         self.market.listen(self._announcer)
-        self.rest = RestService(self.market, _rules(recording, options.instruments), options.budget)
+        self.rest = RestService(self.market, _rules(recording, options.instruments), options.budget, publisher.holes)
         self._control = PaperControl(self.faults, self._status)
         self._listener = Listener(options.port, clock)
         self._connections: set[StreamConnection] = set()

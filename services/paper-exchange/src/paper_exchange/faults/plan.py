@@ -97,6 +97,7 @@ KINDS: Final[Mapping[str, Mapping[str, Setting]]] = MappingProxyType(
             "instead": Setting(True),
         },
         "early_close": {"streams": _STREAMS},
+        "hole": {"streams": _STREAMS, "frames": Setting("closed", words=("closed",))},
         "shutdown": {"streams": _STREAMS, "frames": Setting("closed", words=FRAMES)},
         # of REST
         "error": {

@@ -12,6 +12,7 @@ from paper_exchange.faults.plan import Fault
 from paper_exchange.streams.hub import EventMaker, StreamHub
 
 HELD_MAX = 10_000
+HOLES_MAX = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +32,16 @@ class _Held:
 
 
 class FramePublisher:
-    """Sends frames to who hears them, some of them late, twice, spoiled or never."""
+    """Sends frames to who hears them, some of them late, twice, spoiled or never.
+
+    `holes` are the closed candles, by stream and open time (ms), that the exchange has lost: REST lacks them too.
+    """
 
     def __init__(self, hub: StreamHub, board: FaultBoard, seconds: Callable[[], float]) -> None:
         self._hub, self._board, self._seconds = hub, board, seconds
         self._held: dict[str, list[_Held]] = {}
         self._spoiled = 0
+        self.holes: set[tuple[str, int]] = set()
 
     def publish(self, frame: Frame) -> None:
         """Send one frame."""
@@ -44,6 +49,9 @@ class FramePublisher:
         faults = {
             fault.kind: fault for fault in self._board.of_stream(frame.stream, is_closed=frame.is_closed, moment=moment)
         }
+        if "hole" in faults and len(self.holes) < HOLES_MAX:
+            self.holes.add((frame.stream, int(frame.make(1)["k"]["t"])))
+            return
         if "silence" in faults:
             return
         held = "reorder" in faults and self._hold(frame, faults["reorder"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 from paper_exchange.market.run import MarketRun
@@ -22,6 +22,7 @@ class RestContext:
     now_ms: int
     ticks_a_ms: int = 1
     rows_hidden: int = 0
+    holes: Set[tuple[str, int]] = frozenset()
 
     def market(self, symbol: str) -> SymbolMarket:
         """Return a symbol's market; asking for one is what lets a waiting run begin."""

@@ -10,6 +10,7 @@ from paper_exchange.market.symbol_market import KlineQuery, SymbolMarket
 from paper_exchange.market.tape import Kline
 from paper_exchange.rest.context import RestContext
 from paper_exchange.rest.parameters import Parameters
+from paper_exchange.streams.names import kline_stream
 
 LIMIT, LIMIT_MAX = 500, 1000
 MINUTE_MS = 60_000  # zones are whole minutes: shorter candles begin where they do in UTC
@@ -28,6 +29,9 @@ def klines(parameters: Parameters, context: RestContext) -> list[list[Any]]:
     rows = visible_klines(market, query, context.now_ms)
     if context.rows_hidden:
         rows = _without_newest(rows, market, interval, context.rows_hidden)
+    if context.holes:
+        stream = kline_stream(symbol, interval)
+        rows = [row for row in rows if (stream, row.open_ms) not in context.holes]
     return [kline_row(row, context.ticks_a_ms) for row in rows]
 
 

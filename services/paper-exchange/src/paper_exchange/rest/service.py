@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, Final
 
 import msgspec
@@ -26,8 +26,14 @@ _UNITS: Final[Mapping[str, int]] = {"MILLISECOND": 1, "MICROSECOND": 1000}
 class RestService:
     """The HTTP half of the exchange."""
 
-    def __init__(self, run: MarketRun, instruments: Mapping[str, Instrument], rules: BudgetRules) -> None:
-        self._run, self._instruments, self._rules = run, instruments, rules
+    def __init__(
+        self,
+        run: MarketRun,
+        instruments: Mapping[str, Instrument],
+        rules: BudgetRules,
+        holes: Set[tuple[str, int]] = frozenset(),
+    ) -> None:
+        self._run, self._instruments, self._rules, self._holes = run, instruments, rules, holes
         self.budget = WeightBudget(rules)
 
     def answer(self, request: web.Request, *, rows_hidden: int = 0) -> web.Response:
@@ -48,7 +54,7 @@ class RestService:
         """Return what an endpoint answers, its weight taken from the address; raises `ApiError`."""
         now_ms, endpoint = self._run.server_ms(), ENDPOINTS[path]
         self.budget.charge(address, endpoint.weight(dict(pairs)), now_ms)
-        context = RestContext(self._run, self._instruments, self._rules, now_ms, ticks, rows_hidden)
+        context = RestContext(self._run, self._instruments, self._rules, now_ms, ticks, rows_hidden, self._holes)
         return endpoint.handler(Parameters(pairs), context)
 
     def weight_limit(self, address: str) -> dict[str, Any]:
