@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from shared.broker_port import PAYLOAD_BYTES_MAX, message_from_fields
 from shared.embedded_bus import EmbeddedBus
 from shared.errors import BrokerError, ConfigError, MalformedMessage
 from shared.testing.buses import STREAM, Bus, OwnBus, candle_event, minutes_of, publish_minutes
+from shared.testing.waiting import until
 
 OTHER = "candles.ETH_USDT.1m"
 
@@ -427,17 +428,6 @@ def test_no_payload_of_any_bytes_breaks_the_decoder(payload: bytes) -> None:
     message = Message(stream=STREAM, id="1-0", raw=payload)
     assert message.event is None
     assert message.error
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait for a condition, sync or async."""
-    while True:
-        outcome = condition()
-        if hasattr(outcome, "__await__"):
-            outcome = await outcome
-        if outcome:
-            return
-        await asyncio.sleep(0.005)
 
 
 async def waiting_readers(bus: Bus, *tasks: asyncio.Task[list[Message]]) -> bool:

@@ -18,6 +18,7 @@ from shared.errors import BrokerError, ConfigError, DatabaseError, DatabaseUnava
 from shared.metrics import ServiceMetrics
 from shared.sa_models import DeadLetterRow
 from shared.testing.builders import START
+from shared.testing.waiting import until, until_done
 
 type Turn = Callable[[], Awaitable[None]]
 
@@ -55,31 +56,19 @@ class House:
         return False
 
     async def until(self, reached: Callable[[], bool], stop: asyncio.Event, task: asyncio.Task[None]) -> None:
-        async with asyncio.timeout(20):
-            while not reached():
-                await self.clock.advance(0.25)
-                await asyncio.sleep(0.001)
-            stop.set()
-            while not task.done():
-                await self.clock.advance(0.25)
-                await asyncio.sleep(0.001)
-        await task
-
-
-async def holds(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - a manual clock has no event to wait for
-            await asyncio.sleep(0.001)
+        await until(reached, clock=self.clock)
+        stop.set()
+        await until_done(task, self.clock)
 
 
 async def test_a_ring_wakes_at_once_and_is_acknowledged_after_the_step(database: Database) -> None:
     house, stop = House(database), asyncio.Event()
     task = asyncio.create_task(house.bell.follow(house.step, stop))
-    await holds(lambda: house.clock.sleeper_count > 0)
+    await until(lambda: house.clock.sleeper_count > 0)
     before = house.steps
 
     await house.bus.publish("two", {"version": 1, "type": "watermark", "id": "1", "data": {"service": "x"}})
-    await holds(lambda: house.steps > before)  # the clock stands still: nothing but the ring can end the wait
+    await until(lambda: house.steps > before)  # the clock stands still: nothing but the ring can end the wait
     await house.until(lambda: house.steps > before, stop, task)
 
     assert await house.bus.lag("house", "two") == 0
@@ -102,7 +91,7 @@ async def test_a_step_that_never_comes_back_means_a_restart_and_one_that_ended_d
         return await never.wait()
 
     task = asyncio.create_task(house.bell.follow(hang, stop))
-    await holds(lambda: house.steps > 0)
+    await until(lambda: house.steps > 0)
     await house.clock.advance(299)
     assert house.bell.check_turning()[0]
     await house.clock.advance(2)
@@ -117,7 +106,7 @@ async def test_what_is_away_is_waited_for_and_shows_in_the_health(database: Data
     house, stop = House(database), asyncio.Event()
     house.faults = [fault, fault]
     task = asyncio.create_task(house.bell.follow(house.step, stop))
-    await holds(lambda: house.steps > 0)
+    await until(lambda: house.steps > 0)
     assert house.bell.check(START) == (False, str(fault))
 
     await house.until(lambda: house.steps >= 4, stop, task)

@@ -19,6 +19,7 @@ from shared.bus_leftover import PID_FILE
 from shared.clock import ManualClock
 from shared.embedded_bus import RESTARTS_MAX, EmbeddedBus
 from shared.errors import BrokerError, ConfigError, StateLocked
+from shared.testing.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -62,11 +63,6 @@ def listening_ports(pid: int) -> set[str]:
     inodes = {name[8:-1] for name in links if name.startswith("socket:")}
     tables = "".join(Path(f"/proc/{pid}/net/{table}").read_text() for table in ("tcp", "tcp6"))
     return inodes & {line.split()[9] for line in tables.splitlines() if line.split()[0] != "sl"}
-
-
-async def until_answering(broker: RedisBroker) -> None:
-    while not await broker.ping():  # noqa: ASYNC110 - a server on its way up sends no word
-        await asyncio.sleep(0.005)
 
 
 async def test_the_bus_starts_answers_and_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -192,7 +188,7 @@ async def test_a_killed_server_comes_back_empty_on_the_same_socket(tmp_path: Pat
         await broker.publish("signals", b"{}")
         os.kill(pid, signal.SIGKILL)
         assert await deaths.get() == -signal.SIGKILL
-        await until_answering(broker)
+        await until(broker.ping)
         assert (bus.url, await broker.depth("signals")) == (url, 0)
         assert bus.pid != pid
         await broker.close()

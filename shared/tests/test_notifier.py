@@ -8,7 +8,7 @@ import itertools
 import logging
 import re
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
 
@@ -22,6 +22,7 @@ from shared.models import Order, OrderSide, OrderStatus, Position, Signal
 from shared.notifier import NotifierLimits, TelegramNotifier
 from shared.notifier_format import plain_text, split_message, summary_text, units
 from shared.testing.bot_api import FakeBotApi, garbage, hang, refusal, server_error, too_many_requests
+from shared.testing.waiting import until
 
 FAST = NotifierLimits(
     message_gap_seconds=0,
@@ -49,12 +50,6 @@ async def api() -> AsyncIterator[FakeBotApi]:
 
 def notifier_for(api: FakeBotApi, chat_id: str = "42", **more: Any) -> TelegramNotifier:
     return TelegramNotifier(api.token, chat_id, base_url=api.url, **{"limits": FAST, **more})
-
-
-async def until(reached: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not reached():  # noqa: ASYNC110 - a manual clock has no event to wait for
-            await asyncio.sleep(0)
 
 
 async def test_each_message_says_what_it_must(api: FakeBotApi) -> None:

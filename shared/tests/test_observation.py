@@ -20,6 +20,7 @@ from shared.models import to_milliseconds
 from shared.notifier import NotifierLimits, TelegramNotifier
 from shared.observation import Observer, Sights, observing
 from shared.resilience import CircuitBreaker, Outside
+from shared.testing.waiting import until
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -142,9 +143,8 @@ async def test_a_bus_that_is_away_stops_no_look(database: Database) -> None:
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_an_observer_looks_as_long_as_the_block_lasts(database: Database) -> None:
     watched = Watched("strategy-engine", database)
-    async with asyncio.timeout(20), observing(watched.observer):
-        while watched.clock.sleeper_count == 0:  # noqa: ASYNC110 - a manual clock has no event to wait for
-            await asyncio.sleep(0)
+    async with observing(watched.observer):
+        await until(lambda: watched.clock.sleeper_count > 0)
     assert watched.value("outbox_rows", topic="signals") == 0
 
 
@@ -152,7 +152,6 @@ async def test_an_observer_looks_as_long_as_the_block_lasts(database: Database) 
 async def test_a_look_that_fails_is_counted_and_is_not_the_last(database: Database) -> None:
     watched = Watched("data-collector", database)
     await watched.store(**{"collector__candles__BTC/USDT__7m": 1})  # a timeframe that nobody knows
-    async with asyncio.timeout(20), observing(watched.observer):
-        while watched.clock.sleeper_count == 0:  # noqa: ASYNC110 - a manual clock has no event to wait for
-            await asyncio.sleep(0)
+    async with observing(watched.observer):
+        await until(lambda: watched.clock.sleeper_count > 0)
     assert watched.value("errors_total", error_type="KeyError") == 1

@@ -19,6 +19,7 @@ from shared.db import Database
 from shared.embedded_bus import EmbeddedBus
 from shared.errors import BrokerError
 from shared.outbox import OutboxLimits, OutboxRelay
+from shared.testing.waiting import until
 
 TOPIC = "signals"
 LIMITS = OutboxLimits(resend_after_seconds=8, batch_max=3, outbox_rows_max=10, retention_seconds=60)
@@ -281,22 +282,22 @@ async def test_a_killed_server_is_refilled_from_the_outbox_as_soon_as_it_is_back
 
 async def until_refilled(broker: Broker, *keys: str) -> None:
     """Wait through the time in which the bus is away."""
-    while True:
+
+    async def are_there() -> bool:
         with contextlib.suppress(BrokerError):
-            await until_said(broker, *keys)
-            return
-        await asyncio.sleep(0.005)
+            return set(await said(broker)) == set(keys)
+        return False
 
-
-async def until(condition: Callable[[], bool]) -> None:
-    while not condition():  # noqa: ASYNC110 - the condition has no event to wait for
-        await asyncio.sleep(0.001)
+    await until(are_there)
 
 
 async def until_said(broker: Broker, *keys: str) -> None:
     """Wait until the stream holds each of the keys, however often."""
-    while set(await said(broker)) != set(keys):  # noqa: ASYNC110 - another task decides
-        await asyncio.sleep(0.001)
+
+    async def are_there() -> bool:
+        return set(await said(broker)) == set(keys)
+
+    await until(are_there)
 
 
 async def until_advancing(clock: ManualClock, condition: Callable[[], bool]) -> None:

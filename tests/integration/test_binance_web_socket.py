@@ -12,6 +12,7 @@ from paper_exchange.server import ExchangeOptions
 from paper_exchange.testing import exchange_of, simulated_file
 from shared.errors import ConfigError
 from shared.models import Candle
+from shared.testing.waiting import until
 
 AT_SPEED = ExchangeOptions(speed=6000.0, wait=True)
 
@@ -35,9 +36,7 @@ async def test_every_closed_candle_reaches_the_callback_once(waits: bool) -> Non
         )
         running = asyncio.create_task(socket.start())
         await exchange.over()
-        async with asyncio.timeout(20):
-            while {each.symbol for each in seen} != {"BTC/USDT", "ETH/USDT"} or len(seen) < 110:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+        await until(lambda: {each.symbol for each in seen} == {"BTC/USDT", "ETH/USDT"} and len(seen) >= 110)
         await socket.stop()
         await running
     assert len({(each.symbol, each.open_time) for each in seen}) == len(seen)

@@ -32,6 +32,7 @@ from shared.events import candle_stream
 from shared.metrics import ServiceMetrics
 from shared.models import Candle, from_milliseconds
 from shared.sa_models import CandleGapRow
+from shared.testing.waiting import until
 
 LOG = structlog.stdlib.BoundLogger(logging.getLogger("test"), [structlog.stdlib.render_to_log_kwargs], {})
 SPEED = 300.0
@@ -101,10 +102,10 @@ async def stored(database: Database, stream: StreamKey) -> list[Candle]:
 
 
 async def until_stored(database: Database, ends: dict[StreamKey, Candle]) -> None:
-    async with asyncio.timeout(60):
-        for stream, last in ends.items():
-            while (await stored(database, stream))[-1:] != [last]:  # noqa: ASYNC110 - stored by another task
-                await asyncio.sleep(0.1)
+    async def all_ended() -> bool:
+        return all([(await stored(database, stream))[-1:] == [last] for stream, last in ends.items()])
+
+    await until(all_ended, seconds_max=60, poll_seconds=0.1)
 
 
 async def test_an_hour_with_every_fault_is_stored_as_the_files_have_it(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
@@ -19,6 +19,7 @@ from data_collector.feeds.port import StreamKey
 from data_collector.testing import SCRIPT_START
 from shared.clock import SystemClock
 from shared.models import to_milliseconds
+from shared.testing.waiting import until
 
 BTC = StreamKey("BTC/USDT", "1m")
 QUICK = StreamRules(
@@ -127,12 +128,6 @@ async def streams_of(
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - sockets ring nobody
-            await asyncio.sleep(0.002)
 
 
 def rules(**changes: float) -> StreamRules:

@@ -21,6 +21,7 @@ from shared.errors import ConfigError
 from shared.events import WATERMARK_STREAM, CandleOpened
 from shared.models import Candle, to_milliseconds
 from shared.sa_models import CandleGapRow, CandleRevisionRow, CandleRow, QuarantineRow
+from shared.testing.waiting import until, until_done
 
 Build = Callable[..., Collector]
 BTC = StreamKey("BTC/USDT", "1m")
@@ -73,12 +74,6 @@ async def stored_gaps(database: Database) -> list[tuple[str, int, int, bool]]:
 async def announced_minutes(bus: MemoryBroker, stream: str = BTC_BUS) -> list[int]:
     events = [message.event for message in await bus.read(stream, count=100_000)]
     return [(each.data.open_time - SCRIPT_START) // timedelta(minutes=1) for each in events if each is not None]
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - the condition belongs to code that rings nobody
-            await asyncio.sleep(0.001)
 
 
 # --- deterministic feeds ------------------------------------------------------------------------------------------
@@ -267,13 +262,7 @@ def live_clock(minute: int) -> ManualClock:
 
 async def run_live(collector: Collector, clock: ManualClock, stop: asyncio.Event) -> None:
     """Run to the end of the script, letting time pass whenever the collector waits for it."""
-    running = asyncio.create_task(collector.run(stop))
-    async with asyncio.timeout(20):
-        while not running.done():
-            await asyncio.sleep(0.001)
-            if clock.sleeper_count:
-                await clock.advance(1.0)
-    await running
+    await until_done(asyncio.create_task(collector.run(stop)), clock, step_seconds=1.0)
 
 
 def live_script(*minutes: int, symbol: str = "BTC/USDT") -> list[FeedBatch]:
@@ -337,9 +326,11 @@ async def test_a_stream_that_waits_for_its_hole_does_not_stop_the_others(
     script = [*live_script(0), *live_script(3), *eth]
     feed = ScriptedFeed(script, streams=(BTC, ETH), history_failures=1_000_000)
     running = asyncio.create_task(collector_of(feed, clock=clock, history_candles=0).run(stop))
-    async with asyncio.timeout(20):
-        while len(await stored_minutes(database, "ETH/USDT")) < 5:  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
+
+    async def eth_is_stored() -> bool:
+        return len(await stored_minutes(database, "ETH/USDT")) == 5
+
+    await until(eth_is_stored)
     assert clock.sleeper_count == 1  # the back-fill of BTC waits before it asks again
     assert await stored_minutes(database) == [0]
     stop.set()

@@ -16,6 +16,7 @@ from shared.clock import ManualClock
 from shared.db import Database
 from shared.models import Candle
 from shared.sa_models import CandleGapRow, QuarantineRow
+from shared.testing.waiting import until_done
 
 Build = Callable[..., Collector]
 BTC = StreamKey("BTC/USDT", "1m")
@@ -26,13 +27,7 @@ def minutes_of(candles: Sequence[Candle]) -> list[int]:
 
 
 async def run(collector: Collector, clock: ManualClock) -> None:
-    running = asyncio.create_task(collector.run(asyncio.Event()))
-    async with asyncio.timeout(20):
-        while not running.done():
-            await asyncio.sleep(0.001)
-            if clock.sleeper_count:
-                await clock.advance(1.0)
-    await running
+    await until_done(asyncio.create_task(collector.run(asyncio.Event())), clock, step_seconds=1.0)
 
 
 async def test_a_malformed_candle_is_replaced_by_the_venues_history(collector_of: Build, database: Database) -> None:

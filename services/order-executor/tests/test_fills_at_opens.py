@@ -17,6 +17,7 @@ from shared.events import CandleOpened, Event, opened_stream
 from shared.models import Candle
 from shared.sa_models import AccountRow, DecisionRow, OrderRow, PositionRow, StrategyPositionRow, TradeRow
 from shared.testing.builders import BTC, candle, signal
+from shared.testing.waiting import until, until_done
 
 from .conftest import BuildLoop, Market, config_of, rows_of, run_dry
 
@@ -40,15 +41,9 @@ async def listen(live: tuple[ExecutorLoop, ManualClock], is_done: Callable[[], A
     loop, clock = live
     stop = asyncio.Event()
     running = asyncio.create_task(loop.run(stop))
-    async with asyncio.timeout(20):
-        while not await is_done():
-            await clock.advance(0.25)
-            await asyncio.sleep(0.002)
-        stop.set()
-        while not running.done():
-            await clock.advance(0.25)
-            await asyncio.sleep(0.002)
-    await running
+    await until(is_done, clock=clock)
+    stop.set()
+    await until_done(running, clock)
 
 
 async def statuses(database: Database) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 from paper_exchange.server import ExchangeOptions
 from paper_exchange.streams.connection import ConnectionRules
 from paper_exchange.testing import exchange_of
+from shared.testing.waiting import until
 
 pytestmark = pytest.mark.thorough
 
@@ -108,8 +108,7 @@ async def test_a_client_that_does_not_read_is_hung_up_on_and_others_hear_on(conn
         ):
             deaf.connect(("127.0.0.1", exchange.urls.port))
             deaf.sendall(request.encode())
-            while not (exchange.hub.has("much") and exchange.hub.has("little")):  # noqa: ASYNC110 - others connect
-                await asyncio.sleep(0)
+            await until(lambda: exchange.hub.has("much") and exchange.hub.has("little"))
             while exchange.hub.has("much"):
                 exchange.hub.publish("much", lambda _: {"padding": "x" * 200_000})
                 exchange.hub.publish("little", lambda _: {"is": "heard"})

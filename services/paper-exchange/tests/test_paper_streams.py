@@ -12,6 +12,7 @@ from paper_exchange.server import ExchangeOptions
 from paper_exchange.testing import exchange_of, simulated_file
 from shared.clock import ManualClock
 from shared.models import to_milliseconds
+from shared.testing.waiting import until, until_done
 
 pytestmark = pytest.mark.thorough
 
@@ -117,13 +118,14 @@ async def test_a_book_kept_from_a_snapshot_and_updates_equals_the_next_snapshot(
                         del kept[side][price]
         while True:
             _, later = await get(exchange, "depth", symbol="BTCUSDT", limit=5000)
+            while seen_id < later["lastUpdateId"]:  # a snapshot costs weight: not one for each update
+                update = await socket.receive_json(timeout=10)
+                seen_id = update["u"]
+                for side, key in (("bids", "b"), ("asks", "a")):
+                    kept[side].update(map(tuple, update[key]))
+                    kept[side] = {price: quantity for price, quantity in kept[side].items() if float(quantity)}
             if later["lastUpdateId"] == seen_id:
                 break
-            update = await socket.receive_json(timeout=10)
-            seen_id = update["u"]
-            for side, key in (("bids", "b"), ("asks", "a")):
-                kept[side].update(map(tuple, update[key]))
-                kept[side] = {price: quantity for price, quantity in kept[side].items() if float(quantity)}
     assert kept == {side: dict(map(tuple, later[side])) for side in ("bids", "asks")}
 
 
@@ -206,12 +208,9 @@ async def test_a_day_of_the_eastern_zone_has_a_stream_of_its_own(connect: Any) -
 async def test_at_the_clock_s_own_pace_a_candle_is_told_closed_just_after_its_minute(connect: Any) -> None:
     clock = ManualClock(datetime(2026, 11, 22, 12, 0, 42, 500_000, tzinfo=UTC))
     async with exchange_of(clock=clock) as exchange, connect(exchange, "/ws/btcusdt@kline_1m") as socket:
-        while not exchange.hub.has("btcusdt@kline_1m"):  # noqa: ASYNC110 - another task connects
-            await asyncio.sleep(0)
+        await until(lambda: exchange.hub.has("btcusdt@kline_1m"))
         told = asyncio.create_task(closed_candles(socket, 2))
-        while not told.done():
-            await clock.advance(0.5)
-            await asyncio.sleep(0.001)
+        await until_done(told, clock, step_seconds=0.5)
         events = told.result()
     minute = to_milliseconds(datetime(2026, 11, 22, 12, tzinfo=UTC))
     assert [event["k"]["t"] for event in events] == [minute, minute + 60_000]

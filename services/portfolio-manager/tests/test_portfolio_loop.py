@@ -31,6 +31,7 @@ from shared.sa_models import (
 )
 from shared.testing.bot_api import FakeBotApi
 from shared.testing.builders import BTC, START, candle, signal
+from shared.testing.waiting import until, until_done
 
 from .conftest import BuildPortfolio, Trade, lively, rows_of, run_dry
 
@@ -246,15 +247,13 @@ async def test_forged_orders_on_the_bus_change_nothing_and_rubbish_is_put_aside(
     clock, stop = ManualClock(), asyncio.Event()
     loop = portfolio_of(clock=clock)
     task = asyncio.create_task(loop.run(stop))
-    async with asyncio.timeout(20):
-        while await bus.lag("portfolio-manager", "orders") or not await rows_of(database, DeadLetterRow):
-            await clock.advance(0.25)
-            await asyncio.sleep(0.002)
-        stop.set()
-        while not task.done():
-            await clock.advance(0.25)
-            await asyncio.sleep(0.002)
 
+    async def all_is_read() -> bool:
+        return not await bus.lag("portfolio-manager", "orders") and bool(await rows_of(database, DeadLetterRow))
+
+    await until(all_is_read, clock=clock)
+    stop.set()
+    await until_done(task, clock)
     letters = await rows_of(database, DeadLetterRow)
     assert [(row.stream, row.consumer) for row in letters] == [("orders", "portfolio-manager")]
     assert loop.tracker.positions == []

@@ -18,6 +18,7 @@ from shared.metrics import ServiceMetrics
 from shared.models import Candle, InstanceKey, OrderSide, Signal, to_milliseconds
 from shared.strategy import BaseStrategy
 from shared.strategy_runner import InstanceStamp, StrategyRunner
+from shared.testing.waiting import until, until_done
 from shared.watchdog import CallGuard
 from strategy_engine.config import StrategyConfig
 from strategy_engine.engine import StrategyEngine
@@ -129,14 +130,8 @@ def until_handled() -> Callable[..., Awaitable[None]]:
 
         stop = asyncio.Event()
         task = asyncio.create_task(loop.run(stop))
-        async with asyncio.timeout(20):
-            while not await (is_done or acknowledged)():
-                await clock.advance(0.25)
-                await asyncio.sleep(0.002)
-            stop.set()
-            while not task.done():
-                await clock.advance(0.25)
-                await asyncio.sleep(0.002)
-        await task
+        await until(is_done or acknowledged, clock=clock)
+        stop.set()
+        await until_done(task, clock)
 
     return wait
