@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
@@ -27,6 +28,7 @@ TIMEFRAME_SECONDS: dict[str, int] = {
     "1d": 86400,
 }
 TIMEFRAME_DELTA: dict[str, timedelta] = {name: timedelta(seconds=n) for name, n in TIMEFRAME_SECONDS.items()}
+SYMBOLS_KEPT_MAX = 1024
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -288,6 +290,7 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
         return self.quantity * self.current_price
 
 
+@functools.lru_cache(maxsize=SYMBOLS_KEPT_MAX)
 def split_symbol(symbol: str) -> tuple[str, str]:
     """Return (base, quote) of `BASE/QUOTE`."""
     base, slash, quote = symbol.partition("/")

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from shared.domain.rounding import ZERO, money
 from shared.models import Candle, InstanceKey, OrderSide, Signal
-from shared.strategy import BaseStrategy, CompiledStrategy, ids_left_out, signal_id, stamp_signal
+from shared.strategy import BaseStrategy, CompiledStrategy, ids_left_out, signal_id
 from shared.watchdog import CallGuard
 
 CALL_SECONDS_MAX = 2.0
@@ -165,13 +165,16 @@ class StrategyRunner:
         return None if signal is None else self._checked(signal, candle)
 
     def _stamped(self, signal: Signal, candle: Candle) -> Signal:
-        stamp = self.stamp
-        return stamp_signal(
+        stamp, close_time = self.stamp, candle.close_time
+        return replace(
             signal,
-            candle,
-            stamp.make_id,
+            id=stamp.make_id(self.key.strategy, candle.symbol, candle.timeframe, candle.open_time),
             strategy=self.key.strategy,
-            expires_at=candle.close_time + stamp.age_max,
+            symbol=candle.symbol,
+            timeframe=candle.timeframe,
+            candle_open_time=candle.open_time,
+            created_at=close_time,
+            expires_at=close_time + stamp.age_max,
             mode=stamp.mode,
             config_hash=stamp.config_hash,
             code_hash=stamp.code_hash,

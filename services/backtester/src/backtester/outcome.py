@@ -13,7 +13,7 @@ from backtester.options import BacktestOptions
 from backtester.playback import Played
 from backtester.ratios import sorted_marks
 from backtester.result import BacktestResult, RunSeconds
-from shared.domain.effects import IGNORED, Closed, Declined, Effect, Filled
+from shared.domain.effects import IGNORED, Closed, Declined, Effect, Filled, Placed
 from shared.domain.fees import FeeAsset
 from shared.domain.paper import PaperVenue
 from shared.domain.rounding import ZERO, minus, plus, ratio, times
@@ -45,7 +45,7 @@ class Costs(NamedTuple):
 def make_result(setup: Setup, played: Played, seconds: float) -> BacktestResult:
     """Return the result of a run that has been played."""
     book, options = setup.paper.book, setup.options
-    filled = [effect for effect in played.effects if isinstance(effect, Filled)]
+    filled = [effect for effect in played.effects if type(effect) is Filled]
     trades, costs = [_trade(effect) for effect in filled], _costs(options, filled)
     equity, start = book.equity(), book.initial_balance
     assert equity is not None, "backtest: everything held has been marked"
@@ -123,7 +123,7 @@ def _trade(effect: Filled) -> TradeRecord:
         fill.symbol,
         fill.side,
         fill.price,
-        abs(effect.base_change),
+        effect.base_change.copy_abs(),
         fill.fee_quote,
         fill.strategy,
         effect.order.created_at,
@@ -150,6 +150,9 @@ def _declined(effects: Iterable[Effect]) -> tuple[dict[str, int], dict[str, int]
     refused: Counter[str] = Counter()
     ignored: Counter[str] = Counter()
     for effect in effects:
+        kind = type(effect)  # most of many are orders and their fills
+        if kind is Filled or kind is Placed:
+            continue
         if isinstance(effect, Declined):
             (ignored if effect.outcome == IGNORED else refused)[effect.reason] += 1
         elif isinstance(effect, Closed) and effect.order.status is not OrderStatus.CANCELED:

@@ -117,7 +117,9 @@ class StreamPlayback:
             return  # no price to trade at: what waits waits on
         self._show_volumes(index)
         self._observed = index + 1  # the venue takes this candle's by itself
-        self._note(index, self._paper.visit(self._account, candle, signals))
+        effects = self._paper.visit(self._account, candle, signals)
+        if effects:
+            self._note(index, effects)
 
     def _show_volumes(self, end: int) -> None:
         """Let a venue that prices by size see what the candles passed over since the last visit traded."""

@@ -118,9 +118,9 @@ class Book:
         if equity is not None:
             self.figures = msgspec.structs.replace(self.figures, equity=equity)
 
-    def decide(self, signal: Signal, as_of: datetime) -> Effect:
-        """Return the order that a signal makes, or why it makes none."""
-        account = self.accounts.get(signal.instance)
+    def decide(self, signal: Signal, as_of: datetime, account: SubAccount | None = None) -> Effect:
+        """Return the order that a signal makes, or why it makes none; its sub-account, where known, is not looked up."""
+        account = account or self.accounts.get(signal.instance)
         if account is None:
             return Declined(signal, REFUSED, "no_account", f"{signal.instance} has no sub-account", as_of)
         if not _is_readable(signal, account.rules):
@@ -130,9 +130,9 @@ class Book:
             return self._decide_sell(account, signal, as_of)
         return self._decide_buy(account, signal, as_of)
 
-    def place(self, order: Order, signal: Signal | None) -> Placed:
+    def place(self, order: Order, signal: Signal | None, account: SubAccount | None = None) -> Placed:
         """Take an order among the working ones."""
-        account = self.accounts[order.instance]
+        account = account or self.accounts[order.instance]
         account.working.append(order)
         self.touched.add(account.key)
         if order.side is OrderSide.BUY and self.rules.limits is not None:
@@ -152,12 +152,13 @@ class Book:
         traded_at: datetime,
         as_of: datetime,
         arrival_price: Decimal | None = None,
+        account: SubAccount | None = None,
     ) -> Filled | Closed:
         """Book a full execution at `price`; a BUY that its own cash does not cover is rejected instead."""
-        account = self.accounts[order.instance]
+        account = account or self.accounts[order.instance]
         fill = self._execution(order, price, traded_at, as_of)
         effect = fill_effect(fill)
-        if order.side is OrderSide.BUY and plus(account.cash, effect[1]) < 0:
+        if order.side is OrderSide.BUY and plus(account.cash, effect[1]) < ZERO:
             arrived = msgspec.structs.replace(order, arrival_price=arrival_price or order.arrival_price)
             return self.close(arrived, OrderStatus.REJECTED, "insufficient_cash")
         self.sequence += 1
@@ -207,7 +208,7 @@ class Book:
     ) -> Filled:
         """Move cash and position by a fill; the only place where either changes."""
         before, base_change, cash_change = account.holding, *effect
-        filled = plus(order.filled_quantity, fill.quantity)
+        filled = plus(order.filled_quantity, fill.quantity) if order.filled_quantity else fill.quantity
         done = filled >= order.quantity
         status = OrderStatus.FILLED if done else OrderStatus.PARTIAL
         if not (status is order.status is OrderStatus.PARTIAL):
@@ -265,7 +266,7 @@ class Book:
         free = holding.quantity
         if account.working:
             free = minus(free, account.working_quantity(OrderSide.SELL))
-        if free <= 0:
+        if free <= ZERO:
             return Declined(signal, IGNORED, "nothing_held", f"{account.key} holds nothing to sell", as_of)
         if self.control is ControlState.HALT:
             return Declined(signal, REFUSED, "halted", "the kill switch is at HALT; only protective stops sell", as_of)
@@ -275,12 +276,12 @@ class Book:
         elif rules.max_entries > 1 and holding.entries:
             wanted = min(free, holding.entries[-1])
         quantity = sellable_quantity(wanted, rules.instrument.step_size)
-        if quantity <= 0 or is_dust(quantity, signal.price, rules.instrument):
+        if quantity <= ZERO or is_dust(quantity, signal.price, rules.instrument):
             outcome, reason = (REFUSED, "dust") if holding.entries else (IGNORED, "nothing_held")
             return Declined(
                 signal, outcome, reason, f"{account.key} holds {holding.quantity:f}, too little to sell", as_of
             )
-        return self.place(self._order(signal, quantity, as_of), signal)
+        return self.place(self._order(signal, quantity, as_of), signal, account)
 
     def _decide_buy(self, account: SubAccount, signal: Signal, as_of: datetime) -> Effect:
         rules, entries = account.rules, len(account.holding.entries)
@@ -307,7 +308,7 @@ class Book:
         refusal = self._refuse_buy(account, signal, quantity, as_of)
         if refusal is not None:
             return Declined(signal, REFUSED, refusal.reason, refusal.detail, as_of)
-        return self.place(self._order(signal, quantity, as_of), signal)
+        return self.place(self._order(signal, quantity, as_of), signal, account)
 
     def _refuse_buy(self, account: SubAccount, signal: Signal, quantity: Decimal, as_of: datetime) -> Refusal | None:
         if account.cooldown_until is not None:
@@ -323,7 +324,7 @@ class Book:
         if account.is_orphan:
             return Refusal("orphan", f"{account.key} is not enabled any more; its position only shrinks")
         instrument = account.rules.instrument
-        if quantity <= 0 or (instrument.notional_min and times(quantity, signal.price) < instrument.notional_min):
+        if quantity <= ZERO or (instrument.notional_min and times(quantity, signal.price) < instrument.notional_min):
             least = smallest_passing_quantity(instrument, signal.price)
             return Refusal(
                 "below_min_notional",
@@ -377,7 +378,9 @@ class Book:
         )
 
     def _forget(self, account: SubAccount, order: Order) -> None:
-        account.working = [other for other in account.working if other.id != order.id]
+        working = account.working
+        is_only = len(working) == 1 and working[0].id == order.id  # as it mostly is
+        account.working = [] if is_only else [other for other in working if other.id != order.id]
         self.touched.add(account.key)
 
     def _bnb_price(self, symbol: str) -> Decimal | None:
@@ -391,8 +394,8 @@ class Book:
 
 
 def _is_readable(signal: Signal, rules: InstanceRules) -> bool:
-    if not (signal.price.is_finite() and signal.price > 0):
+    if not (signal.price.is_finite() and signal.price > ZERO):
         return False
     is_buy = signal.side is OrderSide.BUY
     is_quantity_used = rules.sizing.rule is SizingRule.FIXED if is_buy else rules.max_entries == 0
-    return not is_quantity_used or (signal.quantity.is_finite() and signal.quantity >= 0)
+    return not is_quantity_used or (signal.quantity.is_finite() and signal.quantity >= ZERO)

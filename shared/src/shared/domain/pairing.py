@@ -195,18 +195,19 @@ class _LotBook:
 
     def _sell(self, trade: TradeRecord) -> None:
         sale = _Lot(trade)
-        while self.lots and sale.quantity > 0:
+        while self.lots and sale.quantity > ZERO:
             lot = self.lots[-1 if self._newest_first else 0]
-            quantity = min(lot.quantity, sale.quantity)
+            quantity = lot.quantity if lot.quantity <= sale.quantity else sale.quantity
             fees = plus(lot.take(quantity), sale.take(quantity))
             pair = _pair(lot.trade, trade, quantity, fees)
             self.pairs.append(pair)
             self.held = minus(self.held, quantity)
             self._trip_pnl = plus(self._trip_pnl, pair.pnl)
-            self._entries -= lot.quantity < self._dust <= plus(lot.quantity, quantity)
-            if lot.quantity == 0:
+            if lot.quantity < self._dust:
+                self._entries -= self._dust <= plus(lot.quantity, quantity)
+            if not lot.quantity:
                 self.lots.pop() if self._newest_first else self.lots.popleft()
-        if sale.quantity > 0:
+        if sale.quantity > ZERO:
             self.unmatched.append(replace(trade, quantity=sale.quantity, fee=sale.fee))
         if self._trip_start is not None and self.held < self._dust:
             self._closed_trips.append(self._trip(trade.time))

@@ -69,12 +69,12 @@ class PaperVenue:
         as_of = candle.close_time
         if account.working:
             self._fill_waiting(account, candle.open_time, candle.open, as_of, effects)
-        if account.rules.has_exits and account.holding.quantity:
+        if account.holding.quantity and account.rules.has_exits:
             self._match_exits(account, candle, as_of, effects)
         if self.volumes is not None:
             self.volumes.observe(candle.symbol, candle.timeframe, candle.volume)
         for signal in signals:
-            self._handle_signal(signal, as_of, effects)
+            self._handle_signal(signal, as_of, effects, account)
         return effects
 
     def open_candle(self, symbol: str, timeframe: str, open_time: datetime, open: Decimal) -> list[Effect]:
@@ -102,7 +102,7 @@ class PaperVenue:
                 account, quantity=quantity, price=price, as_of=as_of, purpose="end_of_data"
             )
             effects.append(self.book.place(order, None))
-            self._execute(order, price, as_of, as_of, effects)
+            self._execute(account, order, price, (as_of, as_of), effects)
         return effects
 
     def _mark(self, as_of: datetime, candles: Sequence[Candle], effects: list[Effect]) -> None:
@@ -116,11 +116,14 @@ class PaperVenue:
             detail = f"equity {book.figures.equity:.2f}, day PnL {book.figures.day_pnl:.2f}, peak {book.figures.equity_peak:.2f}"
             effects.append(StateChanged(book.figures.state, book.figures.state_reason, detail, as_of))
 
-    def _handle_signal(self, signal: Signal, as_of: datetime, effects: list[Effect]) -> None:
-        effect = self.book.decide(signal, as_of)
+    def _handle_signal(
+        self, signal: Signal, as_of: datetime, effects: list[Effect], account: SubAccount | None = None
+    ) -> None:
+        effect = self.book.decide(signal, as_of, account)
         effects.append(effect)
         if self._fills_at_close and isinstance(effect, Placed):
-            self._execute(effect.order, signal.price, as_of, as_of, effects)
+            account = account or self.book.accounts[signal.instance]
+            self._execute(account, effect.order, signal.price, (as_of, as_of), effects)
 
     def _fill_waiting(
         self, account: SubAccount, open_time: datetime, open: Decimal, as_of: datetime, effects: list[Effect]
@@ -139,17 +142,18 @@ class PaperVenue:
             if order.side is OrderSide.SELL and order.quantity > account.holding.quantity:
                 effects.append(self.book.close(order, OrderStatus.CANCELED, "nothing_held"))
                 continue
-            self._execute(msgspec.structs.replace(order, late=late) if late else order, open, open_time, as_of, effects)
+            order = msgspec.structs.replace(order, late=late) if late else order
+            self._execute(account, order, open, (open_time, as_of), effects)
 
     def _execute(
-        self, order: Order, price: Decimal, traded_at: datetime, as_of: datetime, effects: list[Effect]
+        self, account: SubAccount, order: Order, price: Decimal, times: tuple[datetime, datetime], effects: list[Effect]
     ) -> None:
-        account = self.book.accounts[order.instance]
+        """Fill an order of the account; `times` are that of the fill and that at which it is booked."""
         paid = self._price(account, order, price)
         if self.book.rules.partial_cash and order.side is OrderSide.BUY:
             order = self._cut_to_cash(account, order, paid)
             paid = self._price(account, order, price)
-        effect = self.book.fill(order, paid, traded_at, as_of, price)
+        effect = self.book.fill(order, paid, *times, price, account)
         if self.volumes is not None and isinstance(effect, Filled):
             self.volumes.record(self.volumes.share(order.symbol, order.timeframe, order.quantity))
         effects.append(effect)
@@ -180,7 +184,8 @@ class PaperVenue:
                 effects.append(self.book.place(order, None))
                 self.exits_contested += hit.is_contested
                 self.exits_resolved += hit.is_resolved
-                self._execute(order, hit.price, candle.open_time if hit.at_open else as_of, as_of, effects)
+                times = (candle.open_time if hit.at_open else as_of, as_of)
+                self._execute(account, order, hit.price, times, effects)
                 self.book.start_cooldown(account, candle.open_time)
                 return
         if account.rules.trailing_pct > 0 and account.holding.entries and candle.high > account.high_water_price:

@@ -104,7 +104,7 @@ def apply_fill(
     """
     base_change, cash_change = effect or fill_effect(fill)
     quantity = plus(holding.quantity, base_change)
-    if quantity < 0:
+    if quantity < ZERO:
         raise AssertionError(f"position {fill.instance}: a SELL of {fill.quantity} exceeds the {holding.quantity} held")
     fees = plus(holding.fees, fill.fee_quote)
     cash_flow = plus(holding.cash_flow, cash_change)
@@ -178,10 +178,10 @@ def _close_newest(
     entries: tuple[Decimal, ...], quantity: Decimal, price: Decimal, instrument: Instrument
 ) -> tuple[Decimal, ...]:
     left, remaining = quantity, list(entries)
-    while remaining and left > 0:
+    while remaining and left > ZERO:
         newest = remaining.pop()
         rest = minus(newest, left)
         left = minus(left, newest)
-        if rest > 0 and not is_dust(rest, price, instrument):
+        if rest > ZERO and not is_dust(rest, price, instrument):
             remaining.append(rest)
     return tuple(remaining)

@@ -163,7 +163,7 @@ def price_against_taker(price: Decimal, *, tick_size: Decimal, is_buy: bool) -> 
 
     Example: 100.004 by 0.01 -> 100.01 for a buy, 100.00 for a sell.
     """
-    if tick_size == 0:
+    if not tick_size:
         return money(price)
     ticks = MONEY_CONTEXT.divide(price, tick_size)
     whole = ticks.to_integral_value(ROUND_CEILING if is_buy else ROUND_FLOOR)

@@ -33,7 +33,7 @@ class InstanceRules(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def has_exits(self) -> bool:
         """Return whether any protective order is ever armed."""
-        return self.stop_loss_pct > 0 or self.take_profit_pct > 0 or self.trailing_pct > 0
+        return self.stop_loss_pct > ZERO or self.take_profit_pct > ZERO or self.trailing_pct > ZERO
 
     def stop_distance_pct(self, price: Decimal) -> Decimal:
         """Return how far below `price` an entry's stop would be, in percent of it; 0 without a stop."""

@@ -60,7 +60,7 @@ class TradeRecord(msgspec.Struct, frozen=True, gc=False):
         self._check_numbers()
 
     def _check_numbers(self) -> None:
-        if self.price.is_finite() and self.price > 0 and self.quantity.is_finite() and self.quantity > 0:
+        if self.price.is_finite() and self.price > ZERO and self.quantity.is_finite() and self.quantity > ZERO:
             if not self.fee.is_finite():
                 raise ValueError(f"trade at {self.time}: fee must be a number, was {self.fee}")
             return
