@@ -14,19 +14,21 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from shared.errors import PluginError
+from shared.errors import PluginError, TradingError
 from shared.step_cache import cache_directory, forget_compiled, load_generated, module_name
-from shared.step_definitions import STEP_NAME, definitions, loop_definitions, record_at, strategy_step
+from shared.step_definitions import ANSWER_NAME, STEP_NAME, definitions, loop_definitions, record_at, strategy_step
 
 __all__ = [
     "base_source",
     "cache_directory",
     "compiled",
+    "faults_told",
     "load_base",
     "load_loops",
     "load_step",
@@ -40,7 +42,13 @@ __all__ = [
 GENERATOR_VERSION = 2
 LOOP_PREFIX = "loop_"
 
-STEP_LOOPS = '''
+STEP_LOOPS = f'''
+@njit(nogil=True, error_model="numpy")
+def {ANSWER_NAME}(state, params, open_time, open, high, low, close, volume):
+    """Step; what is no number, such as the nothing of a step that forgot to return, does not compile."""
+    return int(step(state, params, open_time, open, high, low, close, volume))
+
+
 @njit(nogil=True, error_model="numpy")
 def advance(state, params, open_time, open, high, low, close, volume):
     """Count one candle and step; one with a number that is not finite changes nothing."""
@@ -53,7 +61,7 @@ def advance(state, params, open_time, open, high, low, close, volume):
     ):
         return 0
     state.candle_count += 1
-    return int(step(state, params, open_time, open, high, low, close, volume))
+    return {ANSWER_NAME}(state, params, open_time, open, high, low, close, volume)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -162,7 +170,13 @@ def prepare(call: Callable[..., Any], *arguments: Any) -> None:
             _call(call, arguments)
         except DAMAGE:
             forget_compiled(path, imported=True)
-            _call(call, arguments)
+            try:
+                _call(call, arguments)
+            except DAMAGE as error:  # no damage then: numba has no word of its own for a field that is not there
+                raise PluginError(
+                    f"the step has no compiled form: {type(error).__name__}: {error}; correct the step, which may use "
+                    "fields of state_fields, derived_params and Params only"
+                ) from error
 
 
 def _call(call: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
@@ -171,10 +185,30 @@ def _call(call: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     try:
         call(*arguments)
     except NumbaError as error:
-        told = str(error).strip().splitlines()
-        raise PluginError(
-            f"the step has no compiled form: {told[-1] if told else error!r}; correct the step"
-        ) from error
+        raise PluginError(f"the step has no compiled form: {_told(str(error))}; correct the step") from error
+
+
+def _told(text: str) -> str:
+    """Return what of numba's many lines a person needs: what was wrong, and with what."""
+    lines = [line.strip() for line in text.splitlines()]
+    for answer in ("none", "unicode_type", "Literal[str]"):
+        if any(line.startswith(f">>> int({answer}") for line in lines):
+            return f"it answers {answer}, where HOLD, BUY or SELL is needed on every path"
+    said = [line for line in lines if line and not line.startswith(("Failed in ", "During:", "There ", "- Of which"))]
+    shown = said[:1] + [line for line in said[1:] if line.startswith(">>>")][:1]
+    return " ".join(shown) or text.strip()
+
+
+@contextmanager
+def faults_told(strategy: str, when: Callable[[], str]) -> Iterator[None]:
+    """Turn what a step raises in machine code into a PluginError; `when` says at which candle."""
+    try:
+        yield
+    except TradingError:
+        raise
+    except Exception as error:  # foreign code: anything
+        fault = f"{type(error).__name__}: {error}"
+        raise PluginError(f"{strategy}: its step raised {fault} ({when()}); correct the step") from error
 
 
 @functools.cache

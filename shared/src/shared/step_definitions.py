@@ -21,6 +21,7 @@ from shared.errors import PluginError
 PLAIN_DECORATOR = '@njit(nogil=True, error_model="numpy")'
 CACHED_DECORATOR = '@njit(cache=True, nogil=True, error_model="numpy")'
 STEP_NAME = "step"
+ANSWER_NAME = "step_answer"  # the step, its answer made a whole number
 FILES_KEPT_MAX = 64
 
 
@@ -113,7 +114,7 @@ class _Collector:
     def _add_value(self, name: str, value: object, user: FunctionType) -> str:
         """Emit one global that a function reads (a function, a number, an IntEnum, math or numpy); return its name."""
         if value is strategy_step:
-            return STEP_NAME
+            return ANSWER_NAME
         if value is record_at:
             self.emitted[name] = RECORD_AT.replace("NAME", self._prefix + name)
             return self._prefix + name

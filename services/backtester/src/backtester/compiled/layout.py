@@ -30,7 +30,7 @@ REASONS = (
 IGNORED_REASONS = frozenset({"nothing_held", "already_in"})
 
 FIXED, QUOTE, EQUITY_FRACTION, RISK = 0, 1, 2, 3
-NONE, BUY_SIDE, SELL_SIDE = 0, 1, 2
+NONE, BUY_SIDE, SELL_SIDE = 0, 1, 2  # as a step answers
 BY_SIGNAL, BY_STOP, BY_TRAILING, BY_TARGET, BY_END = 0, 1, 2, 3, 4
 PURPOSES = ("", "stop_loss", "trailing_stop", "take_profit", "end_of_data")
 

@@ -21,8 +21,6 @@ from backtester.compiled.sizing import buy_steps, decline, sell_steps
 from backtester.compiled.slippage import observe
 from shared.step_compiler import strategy_step
 
-BUY_ACTION = 1
-
 
 def fill_waiting(terms: Any, book: Any, ledger: Any, entries: Any, lines: Any, open: float) -> None:
     """Fill what waits for this open; an increasing order that comes too late is refused."""
@@ -34,12 +32,14 @@ def fill_waiting(terms: Any, book: Any, ledger: Any, entries: Any, lines: Any, o
 
 
 def decide(terms: Any, book: Any, ledger: Any, entries: Any, lines: Any, close: float) -> None:
-    """Turn the signal in `book.order_side` into the book's order, or count why it makes none."""
+    """Turn the answer of a step in `book.order_side` into the book's order, or count why it makes none."""
     book.signals += 1
     if book.order_side == BUY_SIDE:
         steps = buy_steps(terms, book, ledger, entries, lines, close)
-    else:
+    elif book.order_side == SELL_SIDE:
         steps = sell_steps(terms, book, ledger, entries, close)
+    else:
+        raise ValueError("a step answers HOLD (0), BUY (1) or SELL (2)")
     if steps <= 0:
         book.order_side = NONE
         return
@@ -86,7 +86,7 @@ def run_plain(states: Any, values: Any, candles: Any, desk: Any, equity: Any, fi
         if action != 0 and row >= speaking:
             book.row = first + row
             book.time = open_time[row]
-            book.order_side = BUY_SIDE if action == BUY_ACTION else SELL_SIDE
+            book.order_side = action
             decide(terms, book, ledger, entries, lines, close[row])
             cash, held, waiting = book.cash, book.held, book.order_side != NONE
             equity[row] = cash + held * close[row]
@@ -128,7 +128,7 @@ def run_guarded(states: Any, values: Any, candles: Any, desk: Any, equity: Any, 
         if action != 0 and row >= speaking:
             book.row = first + row
             book.time = open_time[row]
-            book.order_side = BUY_SIDE if action == BUY_ACTION else SELL_SIDE
+            book.order_side = action
             decide(terms, book, ledger, entries, lines, close[row])
             cash, held, waiting = book.cash, book.held, book.order_side != NONE
             equity[row] = cash + held * close[row]

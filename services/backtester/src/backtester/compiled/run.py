@@ -15,8 +15,8 @@ from backtester.compiled.layout import BUY_SIDE, BY_END, BY_SIGNAL, ENTRY, trade
 from backtester.compiled.loop import DESK, feed, run_guarded, run_plain
 from backtester.data import CandleData
 from backtester.options import BacktestOptions
-from shared.models import InstanceKey, OrderSide
-from shared.step_compiler import load_base, load_loops, prepare
+from shared.models import InstanceKey, OrderSide, from_milliseconds
+from shared.step_compiler import faults_told, load_base, load_loops, prepare
 from shared.strategy import CompiledStrategy
 
 __all__ = ["CompiledRun", "LoopOutcome", "StepsOverflowError", "candle_arrays"]
@@ -102,7 +102,8 @@ class CompiledRun:
         if history_start is not None and data.history is not None:
             past = candle_arrays(data.history, history_start)
             fed = len(past[0])
-            self.loops.feed(states, values, past, 0, fed)
+            with faults_told(self._strategy.name, lambda: _candle(states, past[0])):
+                self.loops.feed(states, values, past, 0, fed)
         rules = self.rules(data, fed)
         book, ledger = opening_account(self._balance)
         if fed:
@@ -113,7 +114,8 @@ class CompiledRun:
         found: list[Records] = []
         for begin in range(0, data.rows, CHUNK_ROWS):
             end = min(begin + CHUNK_ROWS, data.rows)
-            loop(states, values, candles, desk, equity, begin, end)
+            with faults_told(self._strategy.name, lambda: _candle(states, candles[0], fed)):
+                loop(states, values, candles, desk, equity, begin, end)
             is_last = end == data.rows
             closing = is_last and self._options.close_at_end
             equity[end - 1] = self._finish(desk, closing, end - 1, float(data.close[end - 1]))
@@ -152,3 +154,9 @@ class CompiledRun:
             done = signal_row + 1
             words.append(self._strategy.describe(states[0], OrderSide.BUY if side == BUY_SIDE else OrderSide.SELL))
         return words
+
+
+def _candle(states: Records, times: npt.NDArray[np.int64], fed: int = 0) -> str:
+    """Return at which of the candles at `times` states stand that `fed` candles went before."""
+    row = int(states["candle_count"][0]) - fed - 1
+    return f"candle of {from_milliseconds(int(times[row])):%Y-%m-%d %H:%M} UTC"

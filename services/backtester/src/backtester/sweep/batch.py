@@ -30,7 +30,7 @@ from backtester.sweep.market import SweepMarket
 from backtester.sweep.sets import SETS_TOGETHER, Batch
 from shared.errors import ConfigError
 from shared.models import InstanceKey
-from shared.step_compiler import compiled, load_loops, prepare
+from shared.step_compiler import compiled, faults_told, load_loops, prepare
 from shared.strategy import CompiledStrategy
 
 SIGNALS_MAX = 1 << 16  # of one set in one window: more of them take more windows, not more memory
@@ -75,7 +75,7 @@ class BatchRunner:
     """Runs batches of one strategy; the machine code is made or loaded by `prepare`, once, before threads use it."""
 
     def __init__(self, strategy: CompiledStrategy, terms: SweepTerms) -> None:
-        self._terms = terms
+        self._terms, self._name = terms, strategy.name
         loops = load_loops(type(strategy).step, (step_sets, feed))
         self._step, self._feed = loops.step_sets, loops.feed
         options = terms.options
@@ -95,6 +95,10 @@ class BatchRunner:
 
     def run(self, market: SweepMarket, batch: Batch, scratch: Scratch) -> BatchOutcome:
         """Return what the sets come to; they are left as they were."""
+        with faults_told(self._name, lambda: "in a sweep"):
+            return self._outcome(market, batch, self._played(market, batch, scratch))
+
+    def _played(self, market: SweepMarket, batch: Batch, scratch: Scratch) -> _Accounts:
         states, fed = self._feed_history(market, batch)
         accounts = _Accounts(market, [self._rules(*pair) for pair in zip(batch.strategies, fed, strict=True)])
         accounts.open(self._terms.balance, scratch)
@@ -118,7 +122,7 @@ class BatchRunner:
                 )
             begin = end
         accounts.marks[:, -1] = accounts.finals
-        return self._outcome(market, batch, accounts)
+        return accounts
 
     def _rules(self, strategy: CompiledStrategy, fed: int) -> Records:
         terms = self._terms

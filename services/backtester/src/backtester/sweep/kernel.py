@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from backtester.compiled.exits import close_at_end, guard_above, guard_below, leave
-from backtester.compiled.layout import BUY_SIDE, BY_END, NONE, SELL_SIDE
+from backtester.compiled.layout import BY_END, NONE
 from backtester.compiled.ledger import settle
-from backtester.compiled.loop import BUY_ACTION, decide, fill_waiting
+from backtester.compiled.loop import decide, fill_waiting
 from shared.step_compiler import record_at, strategy_step
 
 STEPPED_ROWS = 1024  # between two looks at how full the lists of signals are
@@ -95,7 +95,7 @@ def trade_plain(desk: Any, candles: Any, window: tuple[int, int, int], signals: 
             day += 1
         book.row = row
         book.time = open_time[row]
-        book.order_side = BUY_SIDE if signal.action == BUY_ACTION else SELL_SIDE
+        book.order_side = signal.action
         decide(terms, book, ledger, entries, lines, signal.close)
         if day < len(day_rows) and day_rows[day] == row:
             marks[day] = book.cash + book.held * signal.close
@@ -135,7 +135,7 @@ def trade_guarded(desk: Any, candles: Any, window: tuple[int, int, int], signals
         book.time = open_time[row]
         guards = pass_candle(terms, book, ledger, entries, lines, (open[row], high[row], low[row]), guards)
         if row == signal_row:
-            book.order_side = BUY_SIDE if signals[place].action == BUY_ACTION else SELL_SIDE
+            book.order_side = signals[place].action
             decide(terms, book, ledger, entries, lines, close[row])
             guards = guard_below(terms, book), guard_above(terms, book)
             place += 1
