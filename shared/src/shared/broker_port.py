@@ -132,10 +132,10 @@ class Broker(Protocol):
 
 def encode_payload(event: Publishable) -> bytes:
     """Return the bytes that go on the wire; readers judge them, so a mapping is not checked here."""
-    if isinstance(event, Event):
-        return event.encode()
     if isinstance(event, bytes):
         return event
+    if isinstance(event, Event):
+        return event.encode()
     try:
         return msgspec.json.encode(event)
     except (TypeError, ValueError, OverflowError, UnicodeEncodeError) as error:

@@ -63,7 +63,7 @@ class _Envelope(msgspec.Struct):
     correlation_id: str = ""
 
 
-class _Sent(msgspec.Struct):
+class _Sent(msgspec.Struct, gc=False):
     """What goes on the wire."""
 
     version: int
@@ -74,6 +74,7 @@ class _Sent(msgspec.Struct):
     data: Any
 
 
+_encode = msgspec.json.Encoder().encode
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
 _DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
     kind.value: msgspec.json.Decoder(payload) for kind, payload in _PAYLOADS.items()
@@ -252,12 +253,13 @@ def _unknown(version: object, word: str) -> MalformedMessage:
 
 def encoded_candle(candle: Candle, stream: str) -> bytes:
     """Return a candle's envelope as it goes on the wire; its id names stream and open time, so a repetition is seen."""
-    id = f"{stream}:{to_milliseconds(candle.open_time)}"
-    return _encoded(EventType.CANDLE, id, candle.close_time, id, candle)
+    open_time = candle.open_time
+    id = f"{stream}:{to_milliseconds(open_time)}"
+    return _encoded(EventType.CANDLE, id, open_time + TIMEFRAME_DELTA[candle.timeframe], id, candle)
 
 
 def _encoded(type: EventType, id: str, as_of: datetime | None, correlation_id: str, data: Any) -> bytes:
-    return msgspec.json.encode(_Sent(EVENT_VERSION, type, id, as_of, correlation_id, data))
+    return _encode(_Sent(EVENT_VERSION, type, id, as_of, correlation_id, data))
 
 
 def _business_time(data: Any) -> datetime | None:

@@ -22,6 +22,9 @@ def note_candles(log: BoundLogger, event: str, candles: Iterable[Candle]) -> Non
 
 def note_signals(log: BoundLogger, signals: Iterable[Signal]) -> None:
     """Record each signal that was stored."""
+    if not log.is_enabled_for(logging.INFO):
+        return
+    log = log.bind()  # a logger that is not bound yet binds itself anew for each record
     for signal in signals:
         log.info(
             "signal.stored",
@@ -36,6 +39,9 @@ def note_signals(log: BoundLogger, signals: Iterable[Signal]) -> None:
 
 def note_effects(log: BoundLogger, effects: Iterable[Effect]) -> None:
     """Record what the book decided; ignored signals at DEBUG, as they concern nobody."""
+    log = log.bind()  # a logger that is not bound yet binds itself anew for each record
+    if not log.is_enabled_for(logging.INFO):
+        effects = [effect for effect in effects if isinstance(effect, StateChanged)]
     for effect in effects:
         if isinstance(effect, Placed):
             log.info("order.placed", **_order(effect.order))

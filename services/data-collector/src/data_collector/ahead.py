@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from sqlalchemy import func, select
@@ -22,6 +23,23 @@ POLL_SECONDS = 0.05
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+@dataclass(slots=True)
+class _Batch:
+    """Candles stored together, the last of which closes at `until`; of what an earlier run stored only the count."""
+
+    until: datetime
+    count: int
+    candles: Sequence[Candle] = ()
+
+    def take(self, moment: datetime) -> int:
+        """Leave out what has closed by `moment`, and return how many those are."""
+        if not self.candles or self.candles[0].close_time > moment:
+            return 0
+        self.candles = [candle for candle in self.candles if candle.close_time > moment]
+        taken, self.count = self.count - len(self.candles), len(self.candles)
+        return taken
+
+
 class FeedAhead:
     """Counts the stored candles that the slowest consumer has not handled, by the consumers' cursors.
 
@@ -37,7 +55,7 @@ class FeedAhead:
         self._clock = clock
         self._cursors = tuple(f"{name}/watermark" for name in consumers)
         self._candles_max = candles_max
-        self._stored: deque[tuple[datetime, int]] = deque()  # (close time, candles), oldest first
+        self._stored: deque[_Batch] = deque()  # oldest first
         self._slowest = _BEGINNING
         self._last_bell = "$"
         self.candles = 0
@@ -61,14 +79,14 @@ class FeedAhead:
                     )
                 )
                 self.candles += (await session.execute(statement)).scalar_one()
-        self._stored.append((watermark, self.candles))
+        self._stored.append(_Batch(watermark, self.candles))
 
     def record(self, candles: Sequence[Candle]) -> None:
         """Note stored candles, in the order of their close times."""
-        if not self._cursors:
+        if not self._cursors or not candles:
             return
         self.candles += len(candles)
-        self._stored.extend(Counter([candle.close_time for candle in candles]).items())
+        self._stored.append(_Batch(candles[-1].close_time, len(candles), candles))
 
     async def wait_for_room(self, candles: int, stop: asyncio.Event) -> bool:
         """Wait until `candles` more are allowed; False when `stop` came first.
@@ -89,8 +107,10 @@ class FeedAhead:
         slowest = min(moment or _BEGINNING for moment in found)
         moved = slowest > self._slowest
         self._slowest = slowest
-        while self._stored and self._stored[0][0] <= slowest:
-            self.candles -= self._stored.popleft()[1]
+        while self._stored and self._stored[0].until <= slowest:
+            self.candles -= self._stored.popleft().count
+        if self._stored:
+            self.candles -= self._stored[0].take(slowest)
         return moved
 
     async def _wait_for_bell(self) -> None:
