@@ -15,14 +15,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmarks.market_day import SYMBOLS, services
-from benchmarks.market_exchange import local_exchange
+from benchmarks.market_exchange import LocalExchange, MarketOptions, local_exchange
 from benchmarks.market_outages import OUTAGES, Outage, Platform
 from shared.clock import Clock, SystemClock
 from shared.config import SERVICE_PORTS
@@ -34,8 +34,9 @@ from shared.testing.servers import free_port, postgres_run, redis_program, redis
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS_OF_A_MINUTE = 4  # 15 s between two scrapes become 1 s
 DURATION = re.compile(r"(?<=[\[ ])(\d+)m\b")
-CLEAR_SECONDS_MAX = 75.0
-LOSING = {"fee_taker": "0.01", "risk_max_drawdown_pct": "18", "risk_daily_loss_limit_pct": "16"}
+CLEAR_SECONDS_MAX = 90.0
+TRADED = SYMBOLS[:4]
+HISTORY = 700
 
 
 def shortened_rules(root: Path, folder: Path) -> Path:
@@ -89,6 +90,16 @@ class AlertWatch:
         self.firing = firing
         self.seen |= firing
 
+    def seconds(self) -> float:
+        """Return the seconds since watching began."""
+        return self.clock.monotonic() - self.began
+
+    def wait_while(self, is_so: Callable[[], bool], seconds_max: float) -> None:
+        """Return when something is no longer so, or the time is over."""
+        deadline = self.clock.monotonic() + seconds_max
+        while is_so() and self.clock.monotonic() < deadline:
+            time.sleep(0.2)
+
     @contextmanager
     def looking(self) -> Iterator[None]:
         """Go on asking twice a second for the length of a block."""
@@ -108,32 +119,37 @@ class AlertWatch:
 
 
 def suffer(outage: Outage, platform: Platform, watch: AlertWatch) -> None:
-    """Cause an outage until what it should raise has fired or its time is over, then end it."""
-    print(f"{watch.clock.monotonic() - watch.began:6.1f} s  {outage.name}", flush=True)
-    watch.seen.clear()
+    """Cause an outage until what it should raise has fired or its time is over, then end it.
+
+    What fires still, of an outage before, is waited for: each is to be raised by what should raise it.
+    """
+    watch.wait_while(lambda: bool(outage.raises & watch.firing), CLEAR_SECONDS_MAX)
+    print(f"{watch.seconds():6.1f} s  {outage.name}", flush=True)
+    watch.seen = set()
     try:
-        deadline = watch.clock.monotonic() + outage.seconds_max
         with outage.cause(platform):
-            while watch.clock.monotonic() < deadline and not outage.raises <= watch.seen:
-                time.sleep(0.2)
+            watch.wait_while(lambda: not outage.raises <= watch.seen, outage.seconds_max)
     except (AssertionError, OSError) as error:
         print(f"          could not be made as meant: {str(error)[:300]}", flush=True)
     missing = sorted(outage.raises - watch.seen)
     if missing:
         print(f"          not seen: {', '.join(missing)}", flush=True)
+    if not platform.until_well():
+        print("          not every service became ready after it", flush=True)
 
 
-def alarms(folder: Path, prometheus: str, speed: float) -> dict[str, Any]:
+def alarms(folder: Path, prometheus: str, speed: float, behind_hours: float) -> dict[str, Any]:
     """Run the platform through every outage and return what was seen."""
+    market = MarketOptions(TRADED, speed, HISTORY, behind_hours)
     ports = {name: free_port() for name in SERVICE_PORTS}
     with (
         postgres_run(durable=True) as postgres,
         redis_run(redis_program(), durable=True) as bus,
         bot_api_in_thread(FakeBotApi()) as api,
-        local_exchange(folder, SYMBOLS, speed, (), 700) as exchange,
+        local_exchange(folder, market) as exchange,
         services(folder / "services", (postgres.url, bus.url), exchange) as run,
     ):
-        run.settings = {**run.settings, **LOSING, **telegram_settings(api)}
+        run.settings = {**run.settings, "symbols": ",".join(TRADED), **telegram_settings(api)}
         platform = Platform(run, exchange, bus, api, ports)
         migrated = run.trading("db", "upgrade", "--database-url", postgres.url)
         assert migrated.returncode == 0, migrated.stderr.decode()[-2000:]
@@ -148,12 +164,17 @@ def alarms(folder: Path, prometheus: str, speed: float) -> dict[str, Any]:
             with watch.looking():
                 for outage in OUTAGES:
                     suffer(outage, platform, watch)
-                deadline = watch.clock.monotonic() + CLEAR_SECONDS_MAX
-                while watch.clock.monotonic() < deadline and watch.firing:
-                    time.sleep(0.5)
+                print(f"{watch.seconds():6.1f} s  quiet: the market catches up with the clock", flush=True)
+                watch.wait_while(lambda: bool(watch.firing), CLEAR_SECONDS_MAX + seconds_behind(exchange, speed))
         verified = run.trading("verify", "--database-url", postgres.url)
         run.stop(*run.running)
     return seen(watch, names) | {"verify_exit_code": verified.returncode}
+
+
+def seconds_behind(exchange: LocalExchange, speed: float) -> float:
+    """Return how long the market needs until it has caught up with the clock."""
+    said = exchange.status()
+    return max(0.0, float(said["server_ms"]) - float(said["market_ms"])) / 1000 / (speed - 1)
 
 
 def telegram_settings(api: FakeBotApi) -> dict[str, str]:
@@ -183,14 +204,15 @@ def seen(watch: AlertWatch, names: list[str]) -> dict[str, Any]:
 def main() -> int:
     """Suffer every outage, print what was seen, and end with 1 when a rule was not seen to fire and to clear."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.market_alarms", description=__doc__)
-    parser.add_argument("--speed", type=float, default=300.0, help="of candles")
+    parser.add_argument("--speed", type=float, default=720.0, help="of candles")
+    parser.add_argument("--behind", type=float, default=120.0, help="hours that the market lies behind at first")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     arguments = parser.parse_args()
     prometheus = shutil.which("prometheus")
     if prometheus is None:
         parser.error("prometheus is not installed; it is Debian's package of that name")
     with tempfile.TemporaryDirectory(prefix="trading-bench-") as name:
-        found = alarms(Path(name), prometheus, arguments.speed)
+        found = alarms(Path(name), prometheus, arguments.speed, arguments.behind)
     for part, value in found.items():
         print(part, json.dumps(value))
     if arguments.json is not None:

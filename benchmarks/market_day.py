@@ -22,7 +22,7 @@ import asyncpg
 import numpy as np
 import redis
 
-from benchmarks.market_exchange import MINUTE_MS, LocalExchange, local_exchange
+from benchmarks.market_exchange import MINUTE_MS, LocalExchange, MarketOptions, local_exchange
 from paper_exchange.market.sources import SIMULATION_START
 from shared.broker_port import PAYLOAD_FIELD
 from shared.clock import SystemClock
@@ -187,7 +187,7 @@ def day_of_market(folder: Path, hours: float, speed: float) -> dict[str, Any]:
     with (
         postgres_run(durable=True) as postgres,
         redis_run(redis_program(), durable=True) as bus,
-        local_exchange(folder, SYMBOLS, speed, FAULTS, HISTORY + 60) as exchange,
+        local_exchange(folder, MarketOptions(SYMBOLS, speed, HISTORY + 60, faults=FAULTS)) as exchange,
         services(folder / "services", (postgres.url, bus.url), exchange) as run,
     ):
         migrated = run.trading("db", "upgrade", "--database-url", postgres.url)

@@ -68,15 +68,25 @@ class LocalExchange:
         raise AssertionError("unreachable")
 
 
+@dataclass(frozen=True)
+class MarketOptions:
+    """What the exchange plays, and what goes wrong from the beginning."""
+
+    symbols: Sequence[str]
+    speed: float
+    history: int
+    behind_hours: float = 24.0
+    faults: Sequence[dict[str, Any]] = ()
+
+
 @contextmanager
-def local_exchange(
-    folder: Path, symbols: Sequence[str], speed: float, faults: Sequence[dict[str, Any]], history: int
-) -> Iterator[LocalExchange]:
+def local_exchange(folder: Path, market: MarketOptions) -> Iterator[LocalExchange]:
     """Run `paper-exchange` on a free port, its market standing still until somebody asks for it."""
     plan = folder / "faults.json"
-    plan.write_text(json.dumps({"seed": 7, "faults": list(faults)}))
-    command = [SCRIPTS / "paper-exchange", "--port", "0", "--feed", "simulated", "--symbols", ",".join(symbols)]
-    command += ["--speed", str(speed), "--faults", plan, "--history", str(history), "--wait"]
+    plan.write_text(json.dumps({"seed": 7, "faults": list(market.faults)}))
+    command = [SCRIPTS / "paper-exchange", "--port", "0", "--feed", "simulated", "--symbols", ",".join(market.symbols)]
+    command += ["--speed", str(market.speed), "--history", str(market.history), "--behind", str(market.behind_hours)]
+    command += ["--faults", plan, "--wait"]
     with (folder / "paper-exchange.log").open("w") as said:
         process = subprocess.Popen(
             [str(part) for part in command], stdout=subprocess.PIPE, stderr=said, text=True, start_new_session=True
