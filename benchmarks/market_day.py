@@ -21,6 +21,7 @@ from typing import Any
 import asyncpg
 import numpy as np
 import redis
+from numpy.typing import NDArray
 
 from benchmarks.market_exchange import MINUTE_MS, LocalExchange, MarketOptions, local_exchange
 from paper_exchange.market.sources import SIMULATION_START
@@ -36,6 +37,7 @@ HISTORY = 700  # candles before the day, for whoever begins with a past
 SAMPLE_SECONDS = 2.0
 SETTLE_SECONDS_MAX = 45.0
 DAY_HOURS = 24.0
+HOURS_MAX = 72.0  # the bus keeps as much, to be compared with
 LISTED_MAX = 20
 
 FAULTS: tuple[dict[str, Any], ...] = (
@@ -81,16 +83,28 @@ class MemorySamples:
             self.points[f"{name} ({pid})"].append((candles / 1000, resident_mib(pid)))
 
     def slopes(self) -> list[dict[str, Any]]:
-        """Return the growth of each process over the second half of its samples, in MiB per 1,000 candles."""
+        """Return what each process held at each quarter of the day, and its growth, in MiB per 1,000 candles.
+
+        The first half is left out of the slope: what is loaded once is not growth.
+        """
         found = []
         for name, points in self.points.items():
-            half = np.array(points[len(points) // 2 :])
-            if len(half) < 3 or half[0, 0] == half[-1, 0]:
+            half, quarter = (np.array(points[len(points) * part // 4 :]) for part in (2, 3))
+            if len(quarter) < 3 or quarter[0, 0] == quarter[-1, 0]:
                 continue
-            slope = float(np.polyfit(half[:, 0], half[:, 1], 1)[0])
-            row = {"process": name, "mib_per_1000_candles": round(slope, 3), "samples": len(half)}
-            found.append(row | {"mib_first": round(points[0][1], 1), "mib_last": round(points[-1][1], 1)})
+            row: dict[str, Any] = {"process": name, "samples": len(points)}
+            row["mib_at_quarters"] = [
+                round(points[min(len(points) * part // 4, len(points) - 1)][1], 1) for part in range(5)
+            ]
+            row["mib_per_1000_candles"] = slope_of(half)
+            row["mib_per_1000_candles_last_quarter"] = slope_of(quarter)
+            found.append(row)
         return found
+
+
+def slope_of(points: NDArray[np.float64]) -> float:
+    """Return the slope of a straight line through points."""
+    return round(float(np.polyfit(points[:, 0], points[:, 1], 1)[0]), 3)
 
 
 @dataclass(frozen=True)
@@ -184,10 +198,11 @@ def told_times(redis_url: str, symbol: str) -> list[int]:
 
 def day_of_market(folder: Path, hours: float, speed: float) -> dict[str, Any]:
     """Play the day and return what became of it."""
+    market = MarketOptions(SYMBOLS, speed, HISTORY + 60, max(hours, DAY_HOURS), FAULTS)
     with (
         postgres_run(durable=True) as postgres,
         redis_run(redis_program(), durable=True) as bus,
-        local_exchange(folder, MarketOptions(SYMBOLS, speed, HISTORY + 60, faults=FAULTS)) as exchange,
+        local_exchange(folder, market) as exchange,
         services(folder / "services", (postgres.url, bus.url), exchange) as run,
     ):
         migrated = run.trading("db", "upgrade", "--database-url", postgres.url)
@@ -244,12 +259,12 @@ async def settled(day: Day) -> dict[str, Any]:
 def main() -> int:
     """Play a day, print what came of it, and end with 1 when a candle is missing, doubled or wrong."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.market_day", description=__doc__)
-    parser.add_argument("--hours", type=float, default=DAY_HOURS, help="of market, at most 24")
+    parser.add_argument("--hours", type=float, default=DAY_HOURS, help=f"of market, at most {HOURS_MAX:g}")
     parser.add_argument("--speed", type=float, default=600.0, help="of candles: 600 plays ten minutes in a second")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="trading-bench-") as name:
-        found = day_of_market(Path(name), min(arguments.hours, DAY_HOURS), arguments.speed)
+        found = day_of_market(Path(name), min(arguments.hours, HOURS_MAX), arguments.speed)
     for part, value in found.items():
         print(part, json.dumps(value, indent=2 if part == "memory" else None))
     if arguments.json is not None:
