@@ -85,6 +85,7 @@ def exposed_names() -> dict[str, set[str]]:
 # --- compose ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.thorough
 def test_the_compose_file_fits_the_published_schema() -> None:
     run(Path(sys.executable).with_name("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", "docker-compose.yml")  # fmt: skip
 
@@ -207,6 +208,7 @@ def test_promtool_accepts_configuration_and_rules() -> None:
     run(tool("promtool"), "check", "rules", RULES)
 
 
+@pytest.mark.thorough
 def test_every_alarm_fires_and_clears() -> None:
     run(tool("promtool"), "test", "rules", RULE_TESTS)
     alarms = {rule["alert"] for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,6 +56,12 @@ def sources() -> list[Path]:
     return [path for path in found if not any(part in path.as_posix() for part in NOT_OUTSIDE)]
 
 
+@cache
+def nodes_of(path: Path) -> list[ast.AST]:
+    """Return everything that stands in a file; several tests look at each."""
+    return list(ast.walk(ast.parse(path.read_text())))
+
+
 def called(node: ast.Call) -> str:
     """Return the last two words of what is called, e.g. `aiohttp.ClientSession`."""
     function = node.func
@@ -71,9 +78,9 @@ def called(node: ast.Call) -> str:
 
 
 def words_of(path: str) -> set[str]:
-    tree = ast.parse((ROOT / path).read_text())
-    return {called(node) for node in ast.walk(tree) if isinstance(node, ast.Call)} | {
-        node.id for node in ast.walk(tree) if isinstance(node, ast.Name)
+    nodes = nodes_of(ROOT / path)
+    return {called(node) for node in nodes if isinstance(node, ast.Call)} | {
+        node.id for node in nodes if isinstance(node, ast.Name)
     }
 
 
@@ -81,7 +88,7 @@ def test_every_file_that_opens_a_connection_is_in_the_table_and_no_other() -> No
     opening = {
         path.relative_to(ROOT).as_posix()
         for path in sources()
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes_of(path)
         if isinstance(node, ast.Call) and called(node) in OPENERS
     }
     assert opening == {path for call in table() for path in call.opened}
@@ -107,7 +114,7 @@ def test_nobody_else_decides_about_trying_again() -> None:
     # a wait inside an except clause is a retry that the table does not know
     hidden = []
     for path in sources():
-        for handler in ast.walk(ast.parse(path.read_text())):
+        for handler in nodes_of(path):
             if isinstance(handler, ast.ExceptHandler):
                 waits = [node for node in ast.walk(handler) if isinstance(node, ast.Call)]
                 if any(called(node).endswith(".sleep") for node in waits):

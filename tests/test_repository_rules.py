@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ NAMELESS = {"utils", "util", "helpers", "helper", "misc", "common", "stuff"}
 GENERATED = "/alembic/versions/"
 
 
+@cache
 def tracked_files() -> list[Path]:
     """Return every file that is, or would be, committed."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
@@ -40,6 +42,7 @@ def files_of_tests() -> list[Path]:
     return [path for path in sources() if path.name.startswith("test_") and "tests" in path.parts]
 
 
+@cache
 def functions_of(path: Path) -> list[tuple[str, int]]:
     """Return each function's place and its lines, without its docstring and decorators."""
     found = []
@@ -213,6 +216,7 @@ def dependencies_block(text: str) -> str:
     return "".join(re.findall(r"^(?:dependencies|dev) = \[.*?\]$", text, re.M | re.S))
 
 
+@pytest.mark.thorough  # `make lint` asks the same
 def test_every_member_declares_what_it_imports() -> None:
     ended = subprocess.run([sys.executable, "tools/declared.py"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout

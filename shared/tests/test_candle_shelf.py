@@ -15,6 +15,7 @@ from shared.candle_shelf import CandleRun, CandleShelf
 from shared.db import Database
 from shared.models import Candle
 from shared.testing.builders import BTC, ETH, START, candle
+from shared.testing.examples import examples
 
 MINUTE = timedelta(minutes=1)
 STREAM = (BTC, "1m")
@@ -58,7 +59,7 @@ async def two(tmp_path: Path) -> AsyncIterator[tuple[Database, Database, Iterato
         yield writer, another, count()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example(  # another puts a candle between two that are on the shelf
     writes=[([0, 5], "1", "stored"), ([3], "1", "by another"), ([7], "1", "stored")], after=None, until=8, limit=20
 )

@@ -17,6 +17,7 @@ from shared.domain.positions import FLAT, apply_fill, fold_fills, unrealized_pnl
 from shared.domain.rounding import Instrument, minus, plus, times
 from shared.models import Fill, InstanceKey, OrderSide
 from shared.testing.builders import ALPHA, BETA, ETH, book, candle, fill, instance_rules, signal
+from shared.testing.examples import examples
 
 D = Decimal
 TINY = Instrument(symbol="BTC/USDT", step_size=D("1e-18"))
@@ -32,7 +33,7 @@ OWNERS = [ALPHA, BETA, InstanceKey("alpha", ETH, "1m"), BNB_USDT]
 STEPS = st.lists(
     st.tuples(st.sampled_from(OWNERS), st.booleans(), QUANTITIES, PRICES, st.integers(0, 100)), min_size=1, max_size=25
 )
-calm = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+calm = settings(deadline=None, max_examples=examples(150), suppress_health_check=[HealthCheck.too_slow])
 Step = tuple[InstanceKey, bool, Decimal, Decimal, int]
 
 

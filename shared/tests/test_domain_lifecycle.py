@@ -12,6 +12,7 @@ from shared.domain.book import Book
 from shared.domain.order_lifecycle import LEGAL_MOVES, TERMINAL_STATUSES, WORKING_STATUSES, is_legal_move, move
 from shared.models import Order, OrderSide, OrderStatus
 from shared.testing.builders import ALPHA, BTC, book, fill
+from shared.testing.examples import examples
 
 D = Decimal
 S = OrderStatus
@@ -117,5 +118,5 @@ class OrderLife(RuleBasedStateMachine):
         assert (self.order.status is S.FILLED) == (self.order.filled_quantity == self.order.quantity)
 
 
-OrderLife.TestCase.settings = settings(deadline=None, max_examples=60, stateful_step_count=20)
+OrderLife.TestCase.settings = settings(deadline=None, max_examples=examples(60), stateful_step_count=20)
 TestOrderLife = OrderLife.TestCase

@@ -22,11 +22,12 @@ from shared.domain.rounding import (
     sellable_quantity,
     times,
 )
+from shared.testing.examples import examples
 
 D = Decimal
 AMOUNTS = st.decimals(min_value=D("1e-18"), max_value=D("1e12"), places=18)
 STEPS = st.sampled_from([D("1e-8"), D("1e-5"), D("0.001"), D("0.1"), D(1), D(100), D("0.5"), D("3e-6")])
-calm = settings(deadline=None, max_examples=150)
+calm = settings(deadline=None, max_examples=examples(150))
 
 
 def exactly(value: Decimal) -> Fraction:

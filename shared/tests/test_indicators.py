@@ -17,6 +17,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from shared import indicators
 from shared.indicators import anchor_period, profile_area, profile_side
 from shared.models import from_milliseconds, to_milliseconds
+from shared.testing.examples import examples
 from shared.testing.reference import reference_path
 
 PRICES = st.lists(st.integers(1, 10**6), min_size=2, max_size=80)
@@ -75,7 +76,7 @@ def test_rolling_statistics_stay_within_a_trillionth_of_the_exact_window(period:
 @given(
     moves=st.lists(st.sampled_from([0, 0, 1, -1, 10**6, 5 * 10**7]), min_size=3, max_size=60), period=st.integers(2, 9)
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_a_calm_window_after_a_storm_is_as_exact_as_any(moves: list[int], period: int) -> None:
     cents = [6_500_000 + move for move in moves]
     closes = [cent / 100 for cent in cents]
@@ -94,7 +95,7 @@ def test_equal_closes_have_no_deviation_at_all() -> None:
 
 
 @given(values=PRICES, period=st.integers(1, 12))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_wilder_starts_with_the_mean_of_the_first_values(values: list[int], period: int) -> None:
     averages = indicators.wilder([float(value) for value in values], period)
     expected = float("nan")
@@ -137,7 +138,7 @@ def test_anchor_periods_follow_the_calendar(moment: datetime) -> None:
     ),
     bin_count=st.integers(1, 15),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_a_profile_spreads_each_candle_over_its_own_range(candles: list[tuple[int, int, int]], bin_count: int) -> None:
     lowest, highest = min(low for low, _, _ in candles), max(high for _, high, _ in candles)
     total = sum(volume for _, _, volume in candles)
@@ -179,7 +180,7 @@ def test_an_impossible_period_is_refused(call) -> None:  # type: ignore[no-untyp
     share=st.sampled_from([0.05, 0.5, 0.7, 1.0]),
     eighth=st.integers(0, 96),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_a_price_lies_on_the_side_that_the_whole_value_area_says(volumes: list[int], share: float, eighth: int) -> None:
     bin_count = len(volumes)
     profile = np.array([100.0, 100.0 + bin_count, sum(volumes), 0.0, 0.0, 0.0, 1.0, 1.0])

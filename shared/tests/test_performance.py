@@ -22,6 +22,7 @@ from shared.domain.performance import (
     simple_returns,
     sortino_ratio,
 )
+from shared.testing.examples import examples
 
 MONDAY = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -114,7 +115,7 @@ def test_growth_by_hand() -> None:
 daily_returns = st.lists(st.floats(-0.5, 0.5, allow_nan=False), min_size=30, max_size=120)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(drawn=daily_returns, seed_money=st.floats(1.0, 1e6))
 def test_the_ratios_are_those_of_empyrical(drawn: list[float], seed_money: float) -> None:
     values = seed_money * np.concatenate(([1.0], np.cumprod(1 + np.array(drawn))))
@@ -129,7 +130,7 @@ def test_the_ratios_are_those_of_empyrical(drawn: list[float], seed_money: float
     assert drawdown_series(values).max() == pytest.approx(-empyrical.max_drawdown(returns), rel=1e-6, abs=1e-9)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(values=st.lists(st.floats(1.0, 1e6), min_size=1, max_size=60), extra=st.floats(1.0, 1e6))
 def test_later_marks_never_change_an_earlier_drawdown(values: list[float], extra: float) -> None:
     before = drawdown_series(np.array(values))

@@ -21,6 +21,7 @@ from backtester.data import CandleData
 from shared.candle_files import CandleFile
 from shared.domain.performance import EquityCurve, FloatArray, IntArray
 from shared.domain.trade_records import TradePair
+from shared.testing.examples import examples
 
 START = datetime(2025, 3, 3, tzinfo=UTC)
 START_MS = 1_740_960_000_000
@@ -59,7 +60,7 @@ def pair(entry: int, exit_: int, bought: float, sold: float, quantity: str = "1"
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=400), st.integers(1, 30))
 def test_a_thinned_line_keeps_its_ends_peaks_and_troughs(values: list[float], groups: int) -> None:
     curve = EquityCurve(np.arange(len(values), dtype=np.int64), np.array(values))
@@ -109,7 +110,7 @@ def read_packed(text: str) -> tuple[IntArray, FloatArray]:
     return facts["start"] + facts["step"] * rows, (facts["first"] + np.cumsum(steps)) / 10 ** facts["decimals"]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 10_000_000), st.integers(1, 3)), min_size=1, max_size=50), st.integers(0, 8))
 def test_packed_closes_come_back_exactly(rows: list[tuple[int, int]], decimals: int) -> None:
     close = np.array([ticks for ticks, _ in rows]) / 10**decimals
@@ -142,7 +143,7 @@ def test_the_candle_of_a_stop_counts_with_the_stops_price() -> None:
     assert excursions(stopped, data).adverse.tolist() == pytest.approx([11])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 29), st.integers(0, 30)), min_size=1, max_size=20), st.integers(0, 99))
 def test_excursions_are_those_of_a_look_at_every_candle(spans: list[tuple[int, int]], seed: int) -> None:
     data = candles_of(100 + np.cumsum(np.random.default_rng(seed).normal(size=30)))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from backtester.simulator import OrderSimulator
 from shared.errors import ConfigError
 from shared.models import OrderSide, Signal
+from shared.testing.examples import examples
 
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
 
@@ -76,7 +77,7 @@ orders = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(placed=orders)
 def test_cash_and_position_follow_the_trades_and_never_fall_below_zero(
     placed: list[tuple[OrderSide, Decimal, Decimal]],

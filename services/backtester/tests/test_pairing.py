@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from backtester.metrics import TradeRecord
 from shared.clock import seeded_random
 from shared.domain.pairing import Pairing, open_positions, pair_trades
+from shared.testing.examples import examples
 
 pytestmark = pytest.mark.thorough
 
@@ -167,7 +168,7 @@ def gain(pairing: Pairing, last: Decimal) -> Decimal:
     return sum((pair.pnl for pair in pairing.pairs), lots)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(trades=histories(), last=prices, newest_first=st.booleans(), seed=st.integers(0, 99))
 def test_pairs_and_open_lots_together_are_the_change_of_equity(
     trades: list[TradeRecord], last: Decimal, newest_first: bool, seed: int
@@ -181,7 +182,7 @@ def test_pairs_and_open_lots_together_are_the_change_of_equity(
     assert abs(gain(pair_trades(shuffled, newest_first=newest_first), last) - gain(pairing, last)) < TOLERANCE
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(trades=histories(), last=prices)
 def test_average_cost_and_first_in_first_out_agree_on_realised_plus_unrealised(
     trades: list[TradeRecord], last: Decimal
@@ -201,7 +202,7 @@ def test_average_cost_and_first_in_first_out_agree_on_realised_plus_unrealised(
     assert abs(gain(pair_trades(trades), last) - total) < TOLERANCE
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(trades=histories())
 def test_no_fee_and_no_quantity_is_lost_by_splitting(trades: list[TradeRecord]) -> None:
     pairing = pair_trades(trades)

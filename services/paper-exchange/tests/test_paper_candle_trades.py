@@ -14,6 +14,7 @@ from paper_exchange.market.numbers import SCALE, number_text, units_text
 from paper_exchange.market.tape import CandleTape
 from paper_exchange.testing import simulated_file
 from shared.candle_columns import CandleColumns
+from shared.testing.examples import examples
 
 pytestmark = pytest.mark.thorough
 
@@ -35,7 +36,7 @@ def tapes(draw: st.DrawFn) -> CandleTape:
     return tape
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(tapes())
 def test_trades_give_back_first_highest_lowest_last_price_and_volume(tape: CandleTape) -> None:
     for row, kline in enumerate(tape.klines(0, tape.closed)):
@@ -55,7 +56,7 @@ def test_trades_give_back_first_highest_lowest_last_price_and_volume(tape: Candl
             assert (prices[0], max(prices), min(prices)) == (kline.open, kline.high, kline.low)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(tapes())
 def test_a_candle_grows_into_what_it_will_have_been(tape: CandleTape) -> None:
     row = tape.closed - 1
