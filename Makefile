@@ -49,7 +49,7 @@ test: setup ## Run every test; options in ARGS="-k name"
 
 .PHONY: check
 check: lint ## Lint and quick unit tests, within a minute: no servers, no whole platform
-	@$(PYTEST) $(UNIT_TESTS) $(ARGS)
+	@$(PYTEST) $(UNIT_TESTS) --hypothesis-profile quick $(ARGS)
 
 .PHONY: lint
 lint: setup ## Format, lint, types, import floors, declared dependencies, what plug-ins import
