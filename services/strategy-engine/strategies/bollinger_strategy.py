@@ -12,13 +12,15 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from shared.indicators import rolling_deviation, rolling_full, rolling_mean, rolling_push, rolling_room
+from shared.indicators import rolling_full, rolling_mean, rolling_push, rolling_room, rolling_squares
 from shared.models import OrderSide
 from shared.strategy import BUY, HOLD, SELL, CompiledStrategy, Ring, StrategyParams
 
 INSIDE, BELOW, ABOVE = 0, 1, 2
 PREVIOUS = 0
 BAND_TOLERANCE = 1e-12
+NEAR = 1.0 - 1e-6  # squares nearer to each other than this are compared by their roots
+NEAR_PRICE = 1e-5  # and closes nearer to the mean
 MUTED_MIN = 100
 MUTED_SHARE = 0.95
 
@@ -53,26 +55,42 @@ def step(
             rolling_push(state.closes, params.period, close)
         return HOLD
     mean = rolling_mean(state.closes, params.period)
-    width = params.num_std * rolling_deviation(state.closes, params.period)
+    squares = rolling_squares(state.closes, params.period)
     if params.window == PREVIOUS:
         rolling_push(state.closes, params.period, close)
+    freedom = params.period - 1
+    distance = close - mean
+    limit = params.min_bandwidth * mean
+    spread = freedom * (distance * distance)
+    bound = freedom * (limit * limit)
+    reach = params.num_std * params.num_std * squares
+    inside = spread < NEAR * reach
+    outside = (reach < NEAR * spread) & (abs(distance) > NEAR_PRICE * abs(mean))
+    muted = 4.0 * reach < NEAR * bound
+    if not ((inside | outside) & (muted | (bound < NEAR * 4.0 * reach)) & (mean > 0.0)):
+        return judge(state, params, mean, squares, close)
+    mark = state.mark
+    if (mark == INSIDE) | outside | muted:  # one jump for all: which of them holds is anybody's guess
+        state.mark = int(outside) * (BELOW + int(distance > 0.0))
+        state.judged += 1
+        state.muted += int(muted)
+        return HOLD
+    return judge(state, params, mean, squares, close)
+
+
+def judge(state: Any, params: Any, mean: float, squares: float, close: float) -> int:
+    """Return the action of a close against the bands themselves, and mark what it says."""
+    width = params.num_std * (squares / (params.period - 1)) ** 0.5
     lower = mean - width
     upper = mean + width
     muted = (upper - lower) / mean < params.min_bandwidth
-    state.judged += 1
-    if muted:
-        state.muted += 1
-    below = close < lower and lower - close > BAND_TOLERANCE * abs(lower)
-    above = close > upper and close - upper > BAND_TOLERANCE * abs(upper)
-    if below:
-        state.mark = BELOW
-        return HOLD
-    if above:
-        state.mark = ABOVE
-        return HOLD
+    below = lower - close > BAND_TOLERANCE * abs(lower)
+    above = close - upper > BAND_TOLERANCE * abs(upper)
     mark = state.mark
-    state.mark = INSIDE
-    if mark == INSIDE or muted:
+    state.mark = BELOW if below else ABOVE if above else INSIDE
+    state.judged += 1
+    state.muted += int(muted)
+    if mark == INSIDE or muted or below or above:
         return HOLD
     state.close = close
     state.band = lower if mark == BELOW else upper

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 DAY_MS = 86_400_000
-ROLLING_HEAD = 5
+ROLLING_HEAD = 6
 
 
 # --- averages -------------------------------------------------------------------------------------------------
@@ -90,7 +90,7 @@ def rsi_value(gain: float, loss: float) -> float:
 
 def rolling_room(period: int) -> int:
     """Return how many float64 the window of `period` values needs (a `Ring` of the state)."""
-    return ROLLING_HEAD + 3 * period
+    return ROLLING_HEAD + 4 * period
 
 
 def rolling_push(window: Any, period: int, value: float) -> None:
@@ -102,43 +102,55 @@ def rolling_push(window: Any, period: int, value: float) -> None:
     Parameters
     ----------
     window : ndarray of float64, at least `rolling_room(period)` long, zeros at first
-        Head: new values, 1 once full, the value counted from, mean and squares of the new values; then values, tail
-        means, tail squares.
+        Head: new values, 1 once full, the value counted from, sum, squares and mean of the new values; then values,
+        tail means, tail squares, and 1 / 1 to 1 / period, since a product is quicker than a quotient.
     period : int
         >= 1.
     value : float
         The newest value.
     """
-    fresh = int(window[0])
+    count = window[0]
+    fresh = int(count)
     if fresh == 0 and window[1] == 0.0:
-        window[2] = value
+        rolling_begin(window, period, value)
     window[ROLLING_HEAD + fresh] = value
-    fresh += 1
     distance = value - window[2]
-    step = distance - window[3]
-    window[3] += step / fresh
-    window[4] += step * (distance - window[3])
-    window[0] = fresh
-    if fresh == period:
+    total = window[3] + distance
+    mean = total * window[ROLLING_HEAD + 3 * period + fresh]
+    window[4] += (distance - window[5]) * (distance - mean)
+    window[3] = total
+    window[5] = mean
+    window[0] = count + 1.0
+    if fresh == period - 1:
         rolling_resum(window, period)
+
+
+def rolling_begin(window: Any, period: int, value: float) -> None:
+    """Note the value that is counted from, and the inverse of each count."""
+    window[2] = value
+    for place in range(period):
+        window[ROLLING_HEAD + 3 * period + place] = 1.0 / (place + 1)
 
 
 def rolling_resum(window: Any, period: int) -> None:
     """Sum the window anew from its newest value backwards; every tail's mean and sum of squares is kept."""
     window[2] = window[ROLLING_HEAD + period - 1]
+    total = 0.0
     mean = 0.0
     squares = 0.0
     for place in range(period - 1, -1, -1):
         distance = window[ROLLING_HEAD + place] - window[2]
-        step = distance - mean
-        mean += step / (period - place)
-        squares += step * (distance - mean)
+        before = mean
+        total += distance
+        mean = total * window[ROLLING_HEAD + 4 * period - 1 - place]
+        squares += (distance - before) * (distance - mean)
         window[ROLLING_HEAD + period + place] = mean
         window[ROLLING_HEAD + 2 * period + place] = squares
     window[0] = 0.0
     window[1] = 1.0
     window[3] = 0.0
     window[4] = 0.0
+    window[5] = 0.0
 
 
 def rolling_full(window: Any) -> bool:
@@ -151,9 +163,28 @@ def rolling_mean(window: Any, period: int) -> float:
 
     Example: 1, 2, 3 -> 2.
     """
-    fresh = int(window[0])
-    tail = window[ROLLING_HEAD + period + fresh]
-    return float(window[2] + (tail + (window[3] - tail) * (fresh / period)))
+    count = window[0]
+    tail = window[ROLLING_HEAD + period + int(count)]
+    part = count * window[ROLLING_HEAD + 4 * period - 1]
+    return float(window[2] + (tail + (window[5] - tail) * part))
+
+
+def rolling_squares(window: Any, period: int) -> float:
+    """Return the sum of the squared distances of the window's values from their mean; the window is full.
+
+    Returns
+    -------
+    float
+        >= 0, within 2e-12 relative of the exact window's; exactly 0 for equal values.
+
+    Source: Chan, Golub & LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979.
+    Example: 1, 2, 3 -> 2.
+    """
+    count = window[0]
+    place = ROLLING_HEAD + period + int(count)
+    part = count * window[ROLLING_HEAD + 4 * period - 1]
+    apart = window[5] - window[place]
+    return float(window[place + period] + window[4] + apart * apart * (part * (period - count)))
 
 
 def rolling_deviation(window: Any, period: int) -> float:
@@ -164,14 +195,9 @@ def rolling_deviation(window: Any, period: int) -> float:
     float
         >= 0, within 1e-12 relative of the exact window's; exactly 0 for equal values.
 
-    Source: Chan, Golub & LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances", 1979.
     Example: 1, 2, 3 -> 1.
     """
-    fresh = int(window[0])
-    apart = window[3] - window[ROLLING_HEAD + period + fresh]
-    between = apart * apart * (fresh * ((period - fresh) / period))
-    squares = window[ROLLING_HEAD + 2 * period + fresh] + window[4] + between
-    return float((squares / (period - 1)) ** 0.5)
+    return float((rolling_squares(window, period) / (period - 1)) ** 0.5)
 
 
 # --- anchored average price -----------------------------------------------------------------------------------
