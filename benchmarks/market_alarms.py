@@ -205,7 +205,7 @@ def main() -> int:
     """Suffer every outage, print what was seen, and end with 1 when a rule was not seen to fire and to clear."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.market_alarms", description=__doc__)
     parser.add_argument("--speed", type=float, default=720.0, help="of candles")
-    parser.add_argument("--behind", type=float, default=120.0, help="hours that the market lies behind at first")
+    parser.add_argument("--behind", type=float, default=96.0, help="hours that the market lies behind at first")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     arguments = parser.parse_args()
     prometheus = shutil.which("prometheus")

@@ -67,6 +67,9 @@ class StuckStrategy(BaseStrategy):
         np.convolve(much, much)
         return None
 '''
+TAMPERED = (
+    "UPDATE trades SET quantity = quantity * $1::text::numeric WHERE sequence = (SELECT min(sequence) FROM trades)"
+)
 HELD = "LOCK TABLE candles, signals, decisions, orders, strategy_states IN ACCESS EXCLUSIVE MODE"
 
 
@@ -255,10 +258,10 @@ def _reduce_only(platform: Platform) -> Iterator[None]:
 
 @contextmanager
 def _ledger_tampered(platform: Platform) -> Iterator[None]:
-    platform.execute(("UPDATE accounts SET cash = cash + 1000",))
+    platform.execute((TAMPERED, "2"))
     platform.restart("portfolio-manager")
     yield
-    platform.execute(("UPDATE accounts SET cash = cash - 1000",), (CONTROL, "ACTIVE"))
+    platform.execute((TAMPERED, "0.5"), (CONTROL, "ACTIVE"))
     platform.restart("portfolio-manager")
 
 
@@ -289,7 +292,7 @@ OUTAGES: tuple[Outage, ...] = (
     Outage("the exchange sends rubbish", _rubbish_candles, frozenset({"CandlesQuarantined"}), 20),
     Outage("a stranger writes to the bus", _stranger_on_the_bus, frozenset({"DeadLetters"}), 20),
     Outage("a service is killed", _service_away, frozenset({"ServiceDown"}), 20),
-    Outage("the stored cash is changed", _ledger_tampered, frozenset({"LedgerMismatch", "TradingHalted"}), 40),
+    Outage("a stored fill is changed", _ledger_tampered, frozenset({"LedgerMismatch", "TradingHalted"}), 40),
     Outage("the exchange is broken", _exchange_broken, frozenset({"BreakerOpen"}), 30),
     Outage("Redis is away", _bus_away, frozenset({"CheckFailing", "ErrorsRising"}), 60),
     Outage("a service restarts again and again", _restarts, frozenset({"RestartLoop"}), 15),
