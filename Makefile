@@ -75,8 +75,12 @@ lock: setup ## Resolve anew and write requirements.lock, hash-pinned, without an
 bench: setup ## Measure rates and latencies; prints tables and writes JSON
 	@$(BIN)/python -m benchmarks $(ARGS)
 
+.PHONY: servers
+servers: setup ## Run a PostgreSQL and a Redis for a rehearsal, until Ctrl-C; says how to reach them
+	@$(BIN)/python tools/servers.py
+
 .PHONY: proof
-proof: setup ## The long proofs: the crash test on 20,000 candles with 20 kills
+proof: setup ## The long proofs: 20 kills on 20,000 candles, in one process and in four on PostgreSQL and Redis
 	@$(BIN)/python -m pytest tests/e2e --proof $(ARGS)
 
 .PHONY: migrate

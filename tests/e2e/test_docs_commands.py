@@ -19,6 +19,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import redis
 import yaml
 
 from shared.clock import SystemClock
@@ -119,7 +120,7 @@ def postgres_url() -> Iterator[str]:
 
 def test_every_command_of_the_docs_is_known_to_a_test_here() -> None:
     known = ("trading backtest", "trading db copy", "trading paper-exchange", "trading db upgrade", "trading run")
-    known += ("docker compose", "printf", "export DATABASE_URL", "prometheus --config.file")
+    known += ("docker compose", "printf", "export DATABASE_URL", "prometheus --config.file", "sed -E")
     documents = [path.name for path in sorted(DOCS.glob("*.md"))]
     strange = [line for name in documents for line in commands_of(name) if not line.startswith(known)]
     assert strange == []
@@ -164,7 +165,7 @@ def test_four_processes_start_and_trade_as_the_docs_say(tmp_path: Path, postgres
     block = "\n".join(commands_of("operations.md"))
     script = block[block.index("export DATABASE_URL") :] + "\n"
     assert script.count("trading run ") == 4
-    script = re.sub(r"^export .*$", ":", script, flags=re.M)
+    script = re.sub(r"^(export|sed) .*$", ":", script, flags=re.M)
     script = re.sub(
         r"^prometheus .*$", "wait", script, flags=re.M
     )  # read by promtool in tests/test_deployment_files.py
@@ -184,6 +185,31 @@ def test_four_processes_start_and_trade_as_the_docs_say(tmp_path: Path, postgres
 
         with running(script, tmp_path, **addresses):
             until(traded, "fills were booked and the portfolio followed")
+
+
+def test_prometheus_of_the_docs_reads_the_services_of_this_machine(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "monitoring", tmp_path / "monitoring")
+    (line,) = of_kind("operations.md", "sed -E")
+    run(line, tmp_path)
+    (job,) = yaml.safe_load((tmp_path / "monitoring" / "local.yml").read_text())["scrape_configs"]
+    assert job["static_configs"] == [{"targets": [f"localhost:{port}" for port in range(8080, 8084)]}]
+    (started,) = of_kind("operations.md", "prometheus --config.file")
+    assert "--config.file=monitoring/local.yml" in started
+
+
+def test_servers_for_a_rehearsal_are_reached_by_the_line_they_print(tmp_path: Path) -> None:
+    with running(f"exec {shlex.quote(sys.executable)} {ROOT / 'tools' / 'servers.py'}", tmp_path) as servers:
+        log = tmp_path / "running.log"
+        until(lambda: "REDIS_URL=" in log.read_text() or servers.poll() is not None, "both servers run")
+        said = log.read_text()
+        (line,) = (each for each in said.splitlines() if each.startswith("export "))
+        words = dict(word.split("=", 1) for word in shlex.split(line)[1:])
+        run("trading db upgrade", tmp_path, **words)
+        with redis.Redis.from_url(words["REDIS_URL"]) as client:
+            assert client.ping()
+    assert servers.returncode == 0
+    with redis.Redis.from_url(words["REDIS_URL"]) as client, pytest.raises(redis.ConnectionError):
+        client.ping()
 
 
 def test_what_the_docs_write_for_compose_suits_the_command_as_well(tmp_path: Path) -> None:
