@@ -124,6 +124,8 @@ BAD_INPUT: list[tuple[tuple[str, ...], tuple[str, ...], str]] = [
     (("short_period=3,4",), ("--threads", "0"), "--threads"),
     (("short_period=3,4",), ("--null", "-1"), "--null"),
     (("short_period=3,4",), ("--out", "absent/out.parquet"), "make it first"),
+    (("short_period=3,4",), ("--html", "absent/out.html"), "make it first"),
+    (("short_period=3,4",), ("--html", "-.html", "--json", "-.html"), "two go to the same place"),
 ]
 
 

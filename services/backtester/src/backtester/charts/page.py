@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from decimal import Decimal
-from html import escape
 from importlib.metadata import version
-from importlib.resources import files
 
 from backtester.charts.packing import press, press_bytes
 from backtester.charts.payload import PAIRS_SHOWN_MAX, page_payload
+from backtester.charts.template import as_text as _text
+from backtester.charts.template import asset, fill_slots
 from backtester.charts.tiles import tiles
 from backtester.ladder import rungs
 from backtester.metrics import DetailedMetrics
 from backtester.report_rows import Rows, caveats, figure_rows, run_rows, verdict
 from backtester.result import BacktestResult
-from backtester.wording import plain_text, show_money, show_signed
+from backtester.wording import show_money, show_signed
 from shared.errors import ConfigError
 
 PAGE_BYTES_MAX = 5_000_000
 _FRAME_BYTES = 150_000  # what is neither charts nor numbers
 _SHRINKING = ((True, PAIRS_SHOWN_MAX), (False, PAIRS_SHOWN_MAX), (False, PAIRS_SHOWN_MAX // 4))
 _ASSETS = "backtester.charts"
-_SLOT = re.compile(r"<!--([a-z_]+)-->")
 _BOX = (
     "Fills",
     "Late Fills",
@@ -60,7 +57,7 @@ def export_html(result: BacktestResult) -> str:
         "plotly": charts,
         "payload": _payload(result, result.detailed, PAGE_BYTES_MAX - len(charts) - _FRAME_BYTES),
     }
-    return _filled(_asset("page.html"), slots)
+    return fill_slots(_asset("page.html"), slots)
 
 
 def _payload(result: BacktestResult, metrics: DetailedMetrics, bytes_max: int) -> str:
@@ -75,12 +72,7 @@ def _payload(result: BacktestResult, metrics: DetailedMetrics, bytes_max: int) -
 
 
 def _asset(name: str) -> str:
-    return files(_ASSETS).joinpath("assets", name).read_text(encoding="utf-8")
-
-
-def _filled(template: str, slots: Mapping[str, str]) -> str:
-    """Return the template with every slot filled once; what a slot brings is not looked at again."""
-    return _SLOT.sub(lambda slot: slots[slot[1]], template)
+    return asset(_ASSETS, name)
 
 
 def _head(result: BacktestResult) -> dict[str, str]:
@@ -162,7 +154,3 @@ def _reasons(result: BacktestResult) -> str:
 def _signed(amount: Decimal) -> str:
     mood = "good-text" if amount > 0 else "bad-text" if amount < 0 else ""
     return f'<span class="{mood}">{show_signed(amount)}</span>'
-
-
-def _text(text: str) -> str:
-    return escape(plain_text(text), quote=True)

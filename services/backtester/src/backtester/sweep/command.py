@@ -74,6 +74,9 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--top", default=10, show_default=True, type=click.IntRange(min=1), help="sets that are listed"),
     click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="[default: sweep.parquet]"),
     click.option("--resume", is_flag=True, help="go on with what an interrupted sweep of the same options left"),
+    click.option(
+        "--html", "html_out", type=click.Path(dir_okay=False, path_type=Path), help="write one self-contained page"
+    ),
     click.option("--json", "json_out", type=click.Path(dir_okay=False, allow_dash=True), help="write it as JSON"),
     click.option("--strategies-dir", type=click.Path(path_type=Path), help="folder of strategy files"),
     click.option(
@@ -100,9 +103,8 @@ def sweep(ctx: click.Context, /, **given: Any) -> None:
     """
     words = redact_text(shlex.join([*ctx.command_path.split(), *ctx.meta[_ARGUMENTS]]))
     request = sweep_request(given, words)
-    _check_writable(request.out)
-    if given["json_out"] not in (None, STANDARD_OUTPUT):
-        _check_writable(Path(given["json_out"]))
+    _check_outputs(request.out, given)
+    from backtester.sweep.page import export_sweep_html
     from backtester.sweep.run import run_sweep  # polars and numba load only for a sweep that can begin
     from backtester.sweep.show import format_sweep, result_table
     from backtester.sweep.store import SweepStore
@@ -117,6 +119,8 @@ def sweep(ctx: click.Context, /, **given: Any) -> None:
     verdict = judge(swept, given["metric"])
     head = head_of(swept, verdict)
     SweepStore(request.out).finish(result_table(swept), head)
+    if given["html_out"]:
+        given["html_out"].write_text(export_sweep_html(swept, verdict, top=given["top"]), encoding="utf-8")
     ranked = [] if verdict.ranked is None else with_params(swept, verdict.ranked.head(given["top"])).to_dicts()
     report = head | {"out": str(request.out), "top": [_strict(row) for row in ranked]}
     if given["json_out"] == STANDARD_OUTPUT:
@@ -126,7 +130,7 @@ def sweep(ctx: click.Context, /, **given: Any) -> None:
         Path(given["json_out"]).write_text(json.dumps(report, indent=1, default=str, allow_nan=False), encoding="utf-8")
     width, color = min(shutil.get_terminal_size((100, 24)).columns, 160), _color()
     click.echo(format_sweep(swept, verdict, top=given["top"], width=width, color=color), nl=False)
-    click.echo(f"every set: {request.out}")
+    click.echo(f"every set: {request.out}" + (f", page: {given['html_out']}" if given["html_out"] else ""))
 
 
 def sweep_request(given: Mapping[str, Any], words: str) -> SweepRequest:
@@ -171,10 +175,15 @@ def _database_url(given: Mapping[str, Any], settings: Settings) -> str:
     return f"sqlite:///{(settings.state / DATABASE_FILE).absolute()}"
 
 
-def _check_writable(path: Path) -> None:
-    folder = path.parent
-    if not (folder.is_dir() and os.access(folder, os.W_OK)):
-        raise ConfigError(f"{path}: {folder} is not a folder that can be written; make it first")
+def _check_outputs(out: Path, given: Mapping[str, Any]) -> None:
+    """Refuse, before anything runs, a file that could not be written at the end."""
+    json_out = None if given["json_out"] in (None, STANDARD_OUTPUT) else Path(given["json_out"])
+    paths = [path for path in (out, given["html_out"], json_out) if path is not None]
+    if len({path.absolute() for path in paths}) < len(paths):
+        raise ConfigError("--out, --html and --json: two go to the same place; give each a file of its own")
+    for path in paths:
+        if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+            raise ConfigError(f"{path}: {path.parent} is not a folder that can be written; make it first")
 
 
 def _strict(row: dict[str, Any]) -> dict[str, Any]:

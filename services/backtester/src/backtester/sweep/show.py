@@ -64,41 +64,50 @@ def _table(swept: Swept, verdict: Verdict, top: int) -> Table:
     table = Table(title=f"BEST {min(top, len(verdict.ranked))} OF {len(swept.sets.given):,} SETS", title_style="bold")
     for name in names:
         table.add_column(escape(name), justify="right")
-    for name in _columns(verdict):
+    for name in figure_columns(verdict):
         table.add_column(HEADS.get(name, TITLES.get(name, name)), justify="right")
     for row in with_params(swept, verdict.ranked.head(top)).iter_rows(named=True):
-        table.add_row(*(escape(str(row[name])) for name in names), *(_cell(row[name]) for name in _columns(verdict)))
+        table.add_row(
+            *(escape(str(row[name])) for name in names), *(figure_cell(row[name]) for name in figure_columns(verdict))
+        )
     return table
 
 
-def _columns(verdict: Verdict) -> list[str]:
+def figure_columns(verdict: Verdict) -> list[str]:
+    """Return the figures that a table of sets shows, the metric first."""
     return [verdict.metric, *(name for name in COLUMNS if name != verdict.metric)]
 
 
-def _cell(value: Any) -> str:
+def figure_cell(value: Any) -> str:
+    """Return a figure as a table shows it."""
     if isinstance(value, float):
         return "-" if math.isnan(value) else f"{value:,.2f}"
     return f"{value:,}"
 
 
 def heat_map(swept: Swept, verdict: Verdict, width: int) -> Iterator[str]:
-    """Yield the lines of a map of the metric over two parameters: the darker, the better; nothing for another grid."""
+    """Yield the lines of a map of the metric over two parameters: the darker, the better.
+
+    A third parameter and more stand for their best value in each cell; a grid of one has no map.
+    """
     axes = {name: values for name, values in swept.request.grid.items() if len(values) > 1}
-    if verdict.ranked is None or len(axes) != AXES_OF_A_MAP:
+    if verdict.ranked is None or len(axes) < AXES_OF_A_MAP:
         return
-    (down, rows), (across, columns) = axes.items()
+    (down, rows), (across, columns), *rest = axes.items()
     margin = max(len(str(value)) for value in rows) + 2
     cell = max(1, min(3, (width - margin - 4) // len(columns)))
     if margin + len(columns) > width:
-        yield f"(a heat map of {len(columns)} columns does not fit {width} characters)"
+        yield f"(a heat map of {len(columns)} columns does not fit {width} characters; --html has it)"
         return
-    found = with_params(swept, verdict.ranked)
-    values = {(row[down], row[across]): row[verdict.metric] for row in found.iter_rows(named=True)}
-    low, high = float(found[verdict.metric].min()), float(found[verdict.metric].max())  # type: ignore[arg-type]
-    yield f"{TITLES[verdict.metric]} by {down} (down) and {across} (across, {columns[0]} to {columns[-1]})"
-    for row in rows:
-        shades = "".join(_shade(values.get((row, column)), low, high) * cell for column in columns)
-        yield f"{row!s:>{margin - 2}} │{shades}│"
+    values: dict[tuple[Any, Any], float] = {}
+    for row in with_params(swept, verdict.ranked).iter_rows(named=True):
+        values.setdefault((row[down], row[across]), row[verdict.metric])  # the best set of a cell comes first
+    low, high = min(values.values()), max(values.values())
+    best_of = f", each the best over {', '.join(name for name, _ in rest)}" if rest else ""
+    yield f"{TITLES[verdict.metric]} by {down} (down) and {across} (across, {columns[0]} to {columns[-1]}){best_of}"
+    for value in rows:
+        shades = "".join(_shade(values.get((value, column)), low, high) * cell for column in columns)
+        yield f"{value!s:>{margin - 2}} │{shades}│"
     yield f"{SHADES[1]} {low:.2f} … {SHADES[-1]} {high:.2f}; blank: not valid or not defined; {verdict.line}"
 
 
