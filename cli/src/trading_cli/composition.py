@@ -120,22 +120,7 @@ async def open_platform(settings: Settings, *, redis_url: str = "", db_url: str 
         health = open_health(settings, "up", settings.health_port, clock)
         common = ServiceParts(database, broker, notifier, health, metrics, clock, log)
         platform = await _build(settings, plan, common, bus, lease)
-        for name, check in (
-            ("database", database.ping),
-            ("bus", broker.ping),
-            ("data-collector", platform.collector.check),
-            ("strategy-engine", platform.engine.check),
-            ("order-executor", platform.executor.check),
-            ("portfolio-manager", platform.portfolio.check),
-        ):
-            health.register_check(name, check)
-        for name, turning in (
-            ("data-collector", platform.collector.check_turning),
-            ("strategy-engine", platform.engine.check_turning),
-            ("order-executor", platform.executor.check_turning),
-            ("portfolio-manager", platform.portfolio.check_turning),
-        ):
-            health.register_check(f"{name}_loop", turning, liveness=True)
+        _register_checks(health, platform)
         await health.start()
         stack.push_async_callback(health.stop)
         await stack.enter_async_context(
@@ -143,6 +128,20 @@ async def open_platform(settings: Settings, *, redis_url: str = "", db_url: str 
         )
         await platform.engine.prepare()
         yield platform
+
+
+def _register_checks(health: HealthCheckServer, platform: Platform) -> None:
+    """Let /ready ask what every service depends on and how it does, and /live whether its loop turns."""
+    health.register_check("database", platform.database.ping)
+    health.register_check("bus", platform.broker.ping)
+    for name, loop in (
+        ("data-collector", platform.collector),
+        ("strategy-engine", platform.engine),
+        ("order-executor", platform.executor),
+        ("portfolio-manager", platform.portfolio),
+    ):
+        health.register_check(name, loop.check)
+        health.register_check(f"{name}_loop", loop.check_turning, liveness=True)
 
 
 def _observers(settings: Settings, common: ServiceParts, outsides: Sequence[Outside]) -> list[Observer]:
