@@ -95,6 +95,20 @@ class Database:
         """Return a session that sees one moment of the database, writes nothing and never holds up the writer."""
         return self._connections.reading()
 
+    def look(self) -> AbstractAsyncContextManager[AsyncSession]:
+        """Return a session for plain questions that may each see a later moment than the one before it.
+
+        On a server each is one round trip and no transaction. Ask first for what bounds the rest, such as a watermark.
+        """
+        return self._connections.looking()
+
+    def batch(self) -> AbstractAsyncContextManager[AsyncSession]:
+        """Return a transaction for `write_*`: a server gets the writes at the end of the block, in one round trip.
+
+        What is asked before the first of them is asked as in `look()`. Errors of the tables come at the end.
+        """
+        return self._connections.batching(None)
+
     async def run_transaction[T](self, work: Callable[[AsyncSession], Awaitable[T]], *, attempts_max: int = 5) -> T:
         """Run `work` as if nobody else wrote; on a conflict or a lost connection run it again, at most `attempts_max`.
 
@@ -289,13 +303,21 @@ class Database:
         async with self._writing(session) as writer:
             return await db_outbox.mark_sent(writer, ids, self._clock.now())
 
+    async def write_sent(self, session: AsyncSession, ids: Sequence[int]) -> None:
+        """Note that messages went to the bus; it may wait for the commit, and a crash may forget it."""
+        await db_outbox.write_sent(session, ids, self._clock.now())
+
     async def ack_outbox(self, session: AsyncSession, topic: str, keys: Sequence[str]) -> int:
         """Note in the consumer's transaction that messages were handled; return how many were pending."""
         return await db_outbox.acknowledge(session, topic, keys, self._clock.now())
 
-    async def ack_outbox_until(self, session: AsyncSession, topic: str, as_of: datetime) -> int:
+    async def write_acks(self, session: AsyncSession, topic: str, keys: Sequence[str]) -> None:
+        """Note in the consumer's transaction that messages were handled; it may wait for the commit."""
+        await db_outbox.write_acks(session, topic, keys, self._clock.now())
+
+    async def write_acks_until(self, session: AsyncSession, topic: str, as_of: datetime) -> None:
         """Note in the consumer's transaction that every message up to a business time was handled."""
-        return await db_outbox.acknowledge_until(session, topic, as_of, self._clock.now())
+        await db_outbox.write_acks_until(session, topic, as_of, self._clock.now())
 
     async def prune_outbox(self, topic: str, acked_before: datetime, limit: int = 10_000) -> int:
         """Delete messages acknowledged before a time; return how many."""

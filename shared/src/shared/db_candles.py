@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.candle_shelf import CandleShelf, grown
+from shared.db_chain import Write
+from shared.db_postgres import PostgresConnection
 from shared.db_rows import dialect_of
 from shared.db_session import change, fetch, numbered, session_of
 from shared.models import TIMEFRAME_DELTA, Candle
@@ -249,8 +251,13 @@ async def _insert(session: AsyncSession, rows: list[tuple[str, ...]]) -> None:
         return
     if dialect_of(session) == "sqlite":
         await change(session, _INSERT["sqlite"], rows)
+        return
+    columns = tuple(map(_SEPARATOR.join, zip(*rows, strict=True)))
+    driver = session_of(session).driver
+    if isinstance(driver, PostgresConnection) and driver.collects:
+        driver.defer(Write(_INSERT["postgresql"], columns, "candles"))
     else:
-        await change(session, _INSERT["postgresql"], tuple(map(_SEPARATOR.join, zip(*rows, strict=True))))
+        await change(session, _INSERT["postgresql"], columns)
 
 
 async def _revise(session: AsyncSession, candle: Candle, recorded_at: datetime) -> None:

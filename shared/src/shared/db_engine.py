@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.clock import Clock
+from shared.db_chain import Guard
 from shared.db_faults import reaching, translated
-from shared.db_lanes import EngineOptions, PostgresLanes, SqliteLanes
+from shared.db_lanes import EngineOptions, Lane, PostgresLanes, SqliteLanes
+from shared.db_postgres import PostgresConnection
 from shared.db_session import Session
 from shared.db_url import DatabaseTarget
 from shared.errors import DatabaseUnavailable
@@ -44,7 +47,7 @@ class Connections:
     async def writing(self, isolation: str | None = None) -> AsyncIterator[AsyncSession]:
         """Give a session whose work is committed at the end, or rolled back on any error."""
         if self._sqlite is None:
-            async with self._asking(isolation, readonly=False) as session:
+            async with self._asking(partial(self._lanes.begin, isolation, readonly=False)) as session:
                 yield session
                 with reaching(self.target):
                     await session.finish()
@@ -68,7 +71,7 @@ class Connections:
     async def reading(self) -> AsyncIterator[AsyncSession]:
         """Give a session that sees one moment of the database and writes nothing."""
         if self._sqlite is None:
-            async with self._asking("REPEATABLE READ", readonly=True) as session:
+            async with self._asking(partial(self._lanes.begin, "REPEATABLE READ", readonly=True)) as session:
                 yield session
             return
         own = self._own_session() if self.target.in_memory else None
@@ -87,12 +90,40 @@ class Connections:
                     self._sqlite.give_back(lane)
 
     @asynccontextmanager
-    async def _asking(self, isolation: str | None, *, readonly: bool) -> AsyncIterator[Session]:
-        assert self._postgres is not None
-        async with self._turn(self._postgres.turns):
+    async def looking(self) -> AsyncIterator[AsyncSession]:
+        """Give a session for questions that may each see a later moment than the one before it."""
+        if self._sqlite is not None:
+            async with self.reading() as reader:
+                yield reader
+            return
+        async with self._asking(self._lanes.take) as session:
+            yield session
+
+    @asynccontextmanager
+    async def batching(self, guard: Guard | None) -> AsyncIterator[AsyncSession]:
+        """Give a session whose writes go to a server together at the end, if the guard then holds."""
+        if self._sqlite is not None:
+            async with self.writing() as writer:
+                yield writer
+            return
+        async with self._asking(self._lanes.take) as session:
+            assert isinstance(session.driver, PostgresConnection)
+            session.driver.collect(guard)
+            yield session
+            with reaching(self.target):
+                await session.finish()
+
+    @property
+    def _lanes(self) -> PostgresLanes:
+        assert self._postgres is not None, "a server was asked for on SQLite"
+        return self._postgres
+
+    @asynccontextmanager
+    async def _asking(self, take: Callable[[], Awaitable[Lane[PostgresConnection]]]) -> AsyncIterator[Session]:
+        async with self._turn(self._lanes.turns):
             with translated(self.target):
                 with self.outside.calling(DatabaseUnavailable, self._not_asked), reaching(self.target):
-                    lane = await self._postgres.begin(isolation, readonly=readonly)
+                    lane = await take()
                 session = Session(lane)
                 try:
                     yield session
@@ -100,7 +131,7 @@ class Connections:
                     try:
                         await session.release()
                     finally:
-                        self._postgres.give_back(lane)
+                        self._lanes.give_back(lane)
 
     @asynccontextmanager
     async def _turn(self, turn: asyncio.Lock | asyncio.Semaphore) -> AsyncIterator[None]:

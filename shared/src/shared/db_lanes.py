@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
+import itertools
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -37,8 +39,9 @@ class EngineOptions:
 class Lane[D: (SqliteConnection, PostgresConnection)]:
     """One connection; SQLAlchemy's engine on it is made when first asked for."""
 
-    def __init__(self, driver: D, url: URL) -> None:
+    def __init__(self, driver: D, url: URL, number: int = 0) -> None:
         self.driver: D = driver
+        self.number = number
         self._url = url
 
     @cached_property
@@ -117,7 +120,8 @@ class PostgresLanes:
     def __init__(self, target: DatabaseTarget, options: EngineOptions) -> None:
         self.turns = asyncio.Semaphore(options.connections_max)
         self._target = target
-        self._idle: list[Lane[PostgresConnection]] = []
+        self._idle: list[tuple[int, Lane[PostgresConnection]]] = []
+        self._numbers = itertools.count()
         bounds = {
             "statement_timeout": options.statement_seconds_max,
             "lock_timeout": options.lock_seconds_max,
@@ -130,7 +134,7 @@ class PostgresLanes:
 
     async def begin(self, isolation: str | None, *, readonly: bool) -> Lane[PostgresConnection]:
         """Return a lane within a new transaction; whoever asks has one of `turns`."""
-        lane = await self._take()
+        lane = await self.take()
         try:
             await lane.driver.begin(isolation, readonly=readonly)
         except BaseException:
@@ -138,23 +142,27 @@ class PostgresLanes:
             raise
         return lane
 
-    async def _take(self) -> Lane[PostgresConnection]:
+    async def take(self) -> Lane[PostgresConnection]:
+        """Return a lane without a transaction; whoever asks has one of `turns`.
+
+        The oldest that is idle: it has prepared the most statements already.
+        """
         while self._idle:
-            lane = self._idle.pop()
+            _, lane = heapq.heappop(self._idle)
             if lane.driver.is_usable:
                 return lane
         driver = await open_postgres(self._arguments, self._settings, CONNECT_TIMEOUT_SECONDS)
-        return Lane(driver, self._target.url)
+        return Lane(driver, self._target.url, next(self._numbers))
 
     def give_back(self, lane: Lane[PostgresConnection]) -> None:
         """Let others have a lane, unless its connection is lost."""
         if lane.driver.is_usable:
-            self._idle.append(lane)
+            heapq.heappush(self._idle, (lane.number, lane))
 
     async def close(self) -> None:
         """Close every connection that nobody uses."""
         lanes, self._idle = self._idle, []
-        for lane in lanes:
+        for _, lane in lanes:
             await lane.close()
 
 

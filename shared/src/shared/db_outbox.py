@@ -10,11 +10,19 @@ from typing import Any
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from shared.db_chain import Write
+from shared.db_postgres import PostgresConnection
 from shared.db_rows import Conflict, Row, dialect_of, driver_values, read_rows, write_rows
-from shared.db_session import change, fetch, numbered
+from shared.db_session import change, fetch, numbered, session_of
 from shared.sa_models import CursorRow, OutboxRow
 
 KEYS_PER_STATEMENT_MAX = 500
+_ACK = "UPDATE outbox SET acked_at = ? WHERE topic = ? AND acked_at IS NULL AND key {each}"
+_SENT_SOON = (
+    "UPDATE outbox SET sent_at = ? FROM (SELECT set_config('synchronous_commit', 'off', true) AS setting) AS quiet "
+    "WHERE id = ANY(?::bigint[])"
+)
+_IN_KEYS = {"sqlite": "IN (SELECT value FROM json_each(?))", "postgresql": "= ANY(?::text[])"}
 
 
 class OutboxMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,17 +70,41 @@ async def mark_sent(session: AsyncSession, ids: Sequence[int], sent_at: datetime
     return await _change_each(session, statement, (sent_at,), ids)
 
 
+async def write_sent(session: AsyncSession, ids: Sequence[int], sent_at: datetime) -> None:
+    """Note that messages went to the bus without asking how many were new: it may wait for the transaction's end.
+
+    PostgreSQL does not wait for its disk: a mark that a crash forgets sends the message again, as a lost answer does.
+    """
+    if _defers(session):
+        _defer(session, _SENT_SOON, (sent_at, list(ids)), "outbox sent")
+    else:
+        await mark_sent(session, ids, sent_at)
+
+
 async def acknowledge(session: AsyncSession, topic: str, keys: Sequence[str], acked_at: datetime) -> int:
     """Note that messages were handled; a second time changes nothing."""
-    each = "IN (SELECT value FROM json_each(?))" if dialect_of(session) == "sqlite" else "= ANY(?::text[])"
-    statement = f"UPDATE outbox SET acked_at = ? WHERE topic = ? AND acked_at IS NULL AND key {each}"
+    statement = _ACK.format(each=_IN_KEYS[dialect_of(session)])
     return await _change_each(session, statement, (acked_at, topic), keys)
 
 
-async def acknowledge_until(session: AsyncSession, topic: str, as_of: datetime, acked_at: datetime) -> int:
-    """Note that every message up to a business time was handled."""
+async def write_acks(session: AsyncSession, topic: str, keys: Sequence[str], acked_at: datetime) -> None:
+    """Note that messages were handled without asking how many were pending: it may wait for the transaction's end.
+
+    The messages are others' of earlier transactions; one that this transaction appends is not seen.
+    """
+    if not _defers(session):
+        await acknowledge(session, topic, keys, acked_at)
+    elif keys:
+        _defer(session, _ACK.format(each=_IN_KEYS["postgresql"]), (acked_at, topic, list(keys)), "outbox acks")
+
+
+async def write_acks_until(session: AsyncSession, topic: str, as_of: datetime, acked_at: datetime) -> None:
+    """Note that every message up to a business time was handled; it may wait for the transaction's end."""
     statement = "UPDATE outbox SET acked_at = ? WHERE topic = ? AND acked_at IS NULL AND as_of <= ?"
-    return await _change(session, statement, (acked_at, topic, as_of))
+    if _defers(session):
+        _defer(session, statement, (acked_at, topic, as_of), "outbox acks")
+    else:
+        await _change(session, statement, (acked_at, topic, as_of))
 
 
 async def prune(session: AsyncSession, topic: str, acked_before: datetime, limit: int) -> int:
@@ -98,6 +130,17 @@ async def write_cursors(session: AsyncSession, values: Mapping[str, str | int]) 
     """Set cursors by name."""
     rows = [{"name": name, "value": str(value)} for name, value in values.items()]
     await write_rows(session, CursorRow, rows, conflict=Conflict.UPDATES)
+
+
+def _defers(session: AsyncSession) -> bool:
+    driver = session_of(session).driver
+    return isinstance(driver, PostgresConnection) and driver.collects
+
+
+def _defer(session: AsyncSession, statement: str, parameters: Sequence[Any], target: str) -> None:
+    driver = session_of(session).driver
+    assert isinstance(driver, PostgresConnection), "SQLite takes writes at once"
+    driver.defer(Write(numbered("postgresql", statement), parameters, target))
 
 
 async def _change(session: AsyncSession, statement: str, parameters: Sequence[Any]) -> int:

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import asyncpg
 
+from shared.db_chain import Guard, Write, chained, in_parts
+
 STATEMENTS_CACHED_MAX = 300
 DRIVER_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 CLOSE_SECONDS_MAX = 5.0
@@ -24,6 +26,8 @@ class PostgresConnection:
     def __init__(self, raw: asyncpg.Connection[Any]) -> None:
         self.raw = raw
         self._transaction: Any = None
+        self._writes: list[Write] | None = None
+        self._guard: Guard | None = None
 
     @property
     def is_usable(self) -> bool:
@@ -37,19 +41,50 @@ class PostgresConnection:
         await transaction.start()
         self._transaction = transaction
 
+    def collect(self, guard: Guard | None) -> None:
+        """Keep writes until the commit: they then go to the server as one statement, which is the whole transaction.
+
+        What is asked before the first of them belongs to no transaction; what must see them begins one, guarded.
+        """
+        self._writes, self._guard = [], guard
+
+    @property
+    def collects(self) -> bool:
+        """Return whether writes may be kept until the commit."""
+        return self._writes is not None
+
+    @property
+    def has_begun(self) -> bool:
+        """Return whether a transaction is open on the server."""
+        return self._transaction is not None
+
+    def defer(self, write: Write) -> None:
+        """Take a write whose count nobody asks for: it goes along with the next statement, or with the commit."""
+        assert self._writes is not None, "a write is deferred where writes are collected"
+        self._writes.append(write)
+
     async def fetch(self, statement: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """Return all rows of one statement."""
-        found: list[Any] = await self.raw.fetch(statement, *parameters)
-        return found
+        if self._writes:
+            await self._send(self._writes)
+        return await self._asked(statement, parameters)
 
     async def change(self, statement: str, parameters: Sequence[Any]) -> int:
         """Run one statement and return how many rows it changed."""
         assert not isinstance(parameters, list), "PostgreSQL takes many rows as arrays, in one tuple"
+        if self._writes is not None:
+            await self._send(self._writes)
+        assert self.has_begun, "a write belongs into a transaction"
         answer: str = await self.raw.execute(statement, *parameters)  # such as `INSERT 0 5`
         return int(answer.rpartition(" ")[2])
 
     async def commit(self) -> None:
         """Commit; a commit that fails has ended the transaction too."""
+        writes, self._writes = self._writes, None
+        if writes and not self.has_begun and len(in_parts(writes)) == 1:
+            await self._write_at_once(writes)
+        elif writes:
+            await self._send(writes)
         transaction, self._transaction = self._transaction, None
         if transaction is not None:
             await transaction.commit()
@@ -61,6 +96,7 @@ class PostgresConnection:
         nobody else gets a connection with half a conversation on it.
         """
         transaction, self._transaction = self._transaction, None
+        self._writes = self._guard = None
         if transaction is None or not self.is_usable:
             return
         try:
@@ -70,6 +106,39 @@ class PostgresConnection:
         except BaseException:
             self.cut()
             raise
+
+    async def _send(self, writes: list[Write]) -> None:
+        """Send what was kept, within a transaction that the guard allows."""
+        if not self.has_begun:
+            await self.begin(None, readonly=False)
+            guard, self._guard = self._guard, None
+            if guard is not None and not (await self.raw.fetchval(guard.statement, *guard.parameters)):
+                raise guard.refusal()
+        for part in in_parts(writes):
+            statement, parameters = chained(part, None)
+            await self.raw.execute(statement, *parameters)
+        writes.clear()
+
+    async def _write_at_once(self, writes: Sequence[Write]) -> None:
+        """Let one statement be the transaction: the server commits it with its answer."""
+        guard, self._guard = self._guard, None
+        try:
+            await self._asked(*chained(writes, guard))
+        except asyncpg.DivisionByZeroError:
+            if guard is None:
+                raise
+            raise guard.refusal() from None
+
+    async def _asked(self, statement: str, parameters: Sequence[Any]) -> list[Any]:
+        try:
+            found: list[Any] = await self.raw.fetch(statement, *parameters)
+        except Exception:
+            raise
+        except BaseException:
+            if not self.has_begun:  # no rollback will tell how far the conversation went
+                self.cut()
+            raise
+        return found
 
     def cut(self) -> None:
         """End the connection without a word."""

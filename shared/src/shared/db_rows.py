@@ -15,6 +15,7 @@ from sqlalchemy import Boolean, Table
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from shared.db_chain import Write
 from shared.db_postgres import PostgresConnection
 from shared.db_session import change, fetch, numbered, session_of
 from shared.sa_models import Base
@@ -98,7 +99,7 @@ async def insert_rows(
 async def write_rows(
     session: AsyncSession, row_class: type[Base], rows: Sequence[Row], *, conflict: Conflict = Conflict.FAILS
 ) -> None:
-    """Write `rows` without asking how many were new: on SQLite they go along with the transaction's next statement."""
+    """Write `rows` without asking how many were new: they may go along with the transaction's end."""
     if not rows:
         return
     if conflict is Conflict.UPDATES:
@@ -106,10 +107,12 @@ async def write_rows(
     else:
         plan, ordered = _insert_plan(session, row_class, rows, conflict is Conflict.IGNORED), list(rows)
     driver = session_of(session).driver
-    if isinstance(driver, PostgresConnection):
-        await _execute(session, plan, ordered)
-    else:
+    if not isinstance(driver, PostgresConnection):
         driver.defer(plan.statement, _parameters(session, plan, ordered))
+    elif driver.collects:
+        driver.defer(Write(plan.statement, _parameters(session, plan, ordered), _table_of(row_class).name))
+    else:
+        await _execute(session, plan, ordered)
 
 
 async def upsert_rows(

@@ -27,6 +27,8 @@ class Session(AsyncSession):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or "sync_session" in self.__dict__:
             raise AttributeError(name)
+        if isinstance(self.driver, PostgresConnection):  # it would begin, and commit, on its own
+            assert self.driver.has_begun, "SQLAlchemy needs a transaction: use get_session() or read()"
         super().__init__(self._lane.engine, expire_on_commit=False)
         return getattr(self, name)
 

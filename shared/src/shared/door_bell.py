@@ -45,6 +45,7 @@ class DoorBell:
         dead_letters_max: int = DEAD_LETTERS_MAX,
     ) -> None:
         self.group = group
+        self._heeded = ""
         self._listeners: list[Callable[[Event], None]] = []
         self._broker = broker
         self._database = database
@@ -62,6 +63,10 @@ class DoorBell:
     def listen(self, hear: Callable[[Event], None]) -> None:
         """Let `hear` have every message that can be read; it may not wait."""
         self._listeners.append(hear)
+
+    def heed(self, service: str) -> None:
+        """Let of all watermarks only those of `service` wake this one; whatever else is said does."""
+        self._heeded = service
 
     async def follow(self, step: Callable[[], Awaitable[bool]], stop: asyncio.Event) -> None:
         """Call `step` while it finds something to do, and wait for the bell when it does not, until `stop`.
@@ -111,17 +116,31 @@ class DoorBell:
         return 0.0 if self._turned_at is None else self._clock.monotonic() - self._turned_at
 
     async def wait(self) -> None:
-        """Return when something was said, or after half a second; what cannot be read becomes a dead letter."""
-        self._heard = await self._broker.read_group(
-            self.group, self.group, self._streams, count=MESSAGES_MAX, block_ms=WAIT_MS_MAX
-        )
-        for message in self._heard:
-            if message.event is not None:
-                for hear in self._listeners:
-                    hear(message.event)
-        unreadable = [message for message in self._heard if message.error is not None]
-        if unreadable:
-            await self._put_aside(unreadable)
+        """Return when something was said that matters here, or after half a second.
+
+        What cannot be read becomes a dead letter; of watermarks those of the service that is heeded matter.
+        """
+        until = self._clock.monotonic() + WAIT_MS_MAX / 1000
+        left_ms = WAIT_MS_MAX
+        while left_ms > 0:
+            heard = await self._broker.read_group(
+                self.group, self.group, self._streams, count=MESSAGES_MAX, block_ms=left_ms
+            )
+            self._heard += heard
+            for message in heard:
+                if message.event is not None:
+                    for hear in self._listeners:
+                        hear(message.event)
+            unreadable = [message for message in heard if message.error is not None]
+            if unreadable:
+                await self._put_aside(unreadable)
+            if not heard or any(self._wakes(message.event) for message in heard):
+                return
+            left_ms = int((until - self._clock.monotonic()) * 1000)
+
+    def _wakes(self, event: Event | None) -> bool:
+        said = event.data if event is not None else None
+        return not (self._heeded and isinstance(said, Watermark) and said.service != self._heeded)
 
     async def ack(self) -> None:
         """Say that everything heard is handled: called after the commit."""

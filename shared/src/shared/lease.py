@@ -21,6 +21,7 @@ from structlog.stdlib import BoundLogger
 
 from shared.clock import Clock
 from shared.db import Database
+from shared.db_chain import Guard
 from shared.db_session import fetch
 from shared.errors import DatabaseError, LeaseLost
 from shared.models import from_milliseconds
@@ -34,6 +35,10 @@ _FENCE: Final = {
     "sqlite": "SELECT name, epoch FROM lease WHERE name IN (SELECT value FROM json_each(?))",
     "postgresql": "SELECT name, epoch FROM lease WHERE name = ANY($1::text[]) FOR KEY SHARE",
 }
+_GUARD: Final = (
+    "SELECT count(*) = cardinality($1::text[]) FROM unnest($1::text[], $2::bigint[]) AS ours(name, epoch) "
+    f"JOIN ({_FENCE['postgresql']}) AS held ON held.name = ours.name AND held.epoch = ours.epoch"
+)
 
 type Check = Callable[[AsyncSession], Awaitable[None]]
 
@@ -42,16 +47,28 @@ class FencedDatabase(Database):
     """A database whose write transactions begin with a check, once there is one."""
 
     _check: Check | None = None
+    _guard: Callable[[], Guard] | None = None
 
-    def fence(self, check: Check | None) -> None:
-        """Begin every write transaction with `check` from now on; None takes the fence away."""
-        self._check = check
+    def fence(self, check: Check | None, guard: Callable[[], Guard] | None = None) -> None:
+        """Begin every write transaction with `check` from now on; None takes the fence away.
+
+        `guard` asks the same in the one statement of a batch on PostgreSQL.
+        """
+        self._check, self._guard = check, guard
 
     def get_session(self, *, readonly: bool = False) -> AbstractAsyncContextManager[AsyncSession]:
         """Return a transaction; one that writes is refused where the check raises."""
         if readonly or self._check is None:
             return super().get_session(readonly=readonly)
-        return self._checked(self._check)
+        return self._checked(super().get_session(), self._check)
+
+    def batch(self) -> AbstractAsyncContextManager[AsyncSession]:
+        """Return a transaction for plain writes; it is refused where the check raises or the guard does not hold."""
+        if self._check is None:
+            return super().batch()
+        if self._guard is not None and self.dialect == "postgresql":
+            return self._connections.batching(self._guard())
+        return self._checked(super().batch(), self._check)
 
     def unfenced(self) -> AbstractAsyncContextManager[AsyncSession]:
         """Return a write transaction that checks nothing: for the lease itself."""
@@ -68,8 +85,10 @@ class FencedDatabase(Database):
         return await super().run_transaction(checked, attempts_max=attempts_max)
 
     @asynccontextmanager
-    async def _checked(self, check: Check) -> AsyncIterator[AsyncSession]:
-        async with super().get_session() as session:
+    async def _checked(
+        self, transaction: AbstractAsyncContextManager[AsyncSession], check: Check
+    ) -> AsyncIterator[AsyncSession]:
+        async with transaction as session:
             await check(session)
             yield session
 
@@ -132,7 +151,7 @@ class Lease:
                 values = {"epoch": epoch, "holder": self.holder, "expires_at": now + timedelta(seconds=self._seconds)}
                 await session.execute(update(LeaseRow).where(LeaseRow.name == name).values(values))
         self.epochs, self._other = epochs, ""
-        self._database.fence(self.check)
+        self._database.fence(self.check, self.guard)
         self._log.info("lease.taken", epochs=epochs)
         return True
 
@@ -148,6 +167,11 @@ class Lease:
         found = {name: int(epoch) for name, epoch in rows}
         if not self.epochs or found != self.epochs:
             raise self._lost()
+
+    def guard(self) -> Guard:
+        """Return what a statement asks to know whether the names are still ours, and to keep them so until it ends."""
+        epochs = [self.epochs.get(name, -1) for name in self.names]
+        return Guard(_GUARD, (list(self.names), epochs), self._lost)
 
     async def keep(self) -> None:
         """Renew until cancelled; raise LeaseLost once somebody else has a name of ours."""

@@ -123,7 +123,8 @@ class OutboxRelay:
             after_id = 0
             while rows := await self._due(topic, before, after_id):
                 await self._broker.publish_many([(topic, payload.encode()) for _, payload in rows])
-                await self._database.mark_outbox_sent([row_id for row_id, _ in rows])
+                async with self._database.batch() as session:
+                    await self._database.write_sent(session, [row_id for row_id, _ in rows])
                 self._sent_until[topic] = max(self._sent_until.get(topic, 0), rows[-1][0])
                 total += len(rows)
                 self._sent_since_prune += len(rows)
@@ -154,7 +155,7 @@ class OutboxRelay:
         """
         sent_until, rows_max = self._sent_until.get(topic, 0), self.limits.batch_max
         values = (topic, max(after_id, sent_until), rows_max, topic, after_id, before, sent_until, rows_max, rows_max)
-        async with self._database.read() as session:
+        async with self._database.look() as session:
             rows = await fetch(session, numbered(dialect_of(session), _DUE), driver_values(session, values))
             return [(row_id, payload) for row_id, payload in rows]
 

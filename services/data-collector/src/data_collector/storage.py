@@ -74,7 +74,7 @@ class CandleStorage:
 
         Safe to run again: every row has a natural key.
         """
-        async with self._database.get_session() as session:
+        async with self._database.batch() as session:
             written = await self._database.upsert_candles(batch.candles, session) if batch.candles else None
             if batch.gaps:
                 await self._write_gaps(session, batch.gaps)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
@@ -111,7 +112,7 @@ class OrderExecutor:
             await self._tell([declined])
             return None
         signal = exact(signal)
-        async with self._transaction() as session:
+        async with self._transaction(self._database.get_session) as session:
             await self._database.insert_signal(signal, session)
             if refusal is not None:
                 effects = await self._refuse(session, signal, refusal.detail)
@@ -134,12 +135,12 @@ class OrderExecutor:
         The messages of the steps' signals are acknowledged in it, and those of `handled_keys`.
         """
         keys = [signal.id for step in steps for signal in step.signals] + list(handled_keys)
-        async with self._transaction() as session:
+        async with self._transaction(self._database.batch) as session:
             changes = await self._obey_control(session, watermark)
             effects, touched = await self._decide(steps, session)
             await self._record(session, effects, touched, watermark)
             if keys:
-                await self._database.ack_outbox(session, SIGNAL_STREAM, keys)
+                await self._database.write_acks(session, SIGNAL_STREAM, keys)
             await self._database.write_cursors(session, cursors)
         await self._tell([*changes, *effects])
         return [*changes, *effects]
@@ -147,7 +148,7 @@ class OrderExecutor:
     async def open_candles(self, opened: Sequence[CandleOpened], watermark: datetime) -> list[Effect]:
         """Fill what waits for these opens, before anything else of their candles is known, in one transaction."""
         effects: list[Effect] = []
-        async with self._transaction() as session:
+        async with self._transaction(self._database.batch) as session:
             assert self._paper is not None, "executor: a transaction has a book"
             effects += await self._obey_control(session, watermark)
             for each in opened:
@@ -160,7 +161,7 @@ class OrderExecutor:
     async def close_orphans(self, as_of: datetime) -> list[Effect]:
         """Place the orders that end every orphan's position at the next open."""
         effects: list[Effect] = []
-        async with self._transaction() as session:
+        async with self._transaction(self._database.batch) as session:
             assert self._paper is not None, "executor: a transaction has a book"
             for account in list(self.book.accounts.values()):
                 mark = self.book.marks.get(account.key.symbol)
@@ -172,13 +173,15 @@ class OrderExecutor:
         return effects
 
     @contextlib.asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[AsyncSession]:
+    async def _transaction(
+        self, begin: Callable[[], AbstractAsyncContextManager[AsyncSession]]
+    ) -> AsyncIterator[AsyncSession]:
         """Open one transaction on the loaded book; when it fails the book, which ran ahead of it, is forgotten."""
         async with self._turn:
             if not self.is_loaded:
                 await self.load()
             try:
-                async with self._database.get_session() as session:
+                async with begin() as session:
                     yield session
             except BaseException:
                 self._paper = None

@@ -80,6 +80,7 @@ class ExecutorLoop:
             metrics=metrics,
             dead_letters_max=config.dead_letters_max,
         )
+        self._bell.heed("strategy-engine")
         self._bell.listen(self._opens.hear)
         self._is_placed = False
         self._awaited: Awaited | None = None
@@ -144,13 +145,15 @@ class ExecutorLoop:
 
     async def _next(self) -> Due | None:
         before = self._reader.watermark
-        async with self._database.read() as session:
+        async with self._database.look() as session:
             engine = await self._database.read_moment("engine/watermark", session)
             if not self.executor.config.is_deterministic:
                 candles, whole = await self._reader.page(session, None)
                 horizon = self._live_horizon(candles, whole, engine)
             elif engine is None:
                 return None
+            elif before is not None and engine <= before:
+                candles, horizon = [], before
             else:
                 candles, horizon = await self._reader.page(session, engine)
                 self._metrics.lag("signals", (engine - (horizon or engine)).total_seconds())

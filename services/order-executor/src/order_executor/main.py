@@ -34,7 +34,8 @@ def build_executor(
 
     def on_commit(effects: Sequence[Effect]) -> None:
         note_effects(parts.log, effects)
-        relay.kick()
+        if effects:
+            relay.kick()
         on_effects(effects)
 
     executor = OrderExecutor(

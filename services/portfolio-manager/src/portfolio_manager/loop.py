@@ -22,6 +22,7 @@ from shared.candle_reader import CandleReader
 from shared.clock import Clock
 from shared.db import Conflict, Database
 from shared.db_orders import fill_of
+from shared.db_rows import read_rows
 from shared.domain.rounding import ZERO
 from shared.door_bell import DoorBell
 from shared.events import ORDER_STREAM, WATERMARK_STREAM
@@ -67,6 +68,7 @@ class PortfolioLoop:
             metrics=metrics,
             dead_letters_max=config.dead_letters_max,
         )
+        self._bell.heed("order-executor")
         self._fold = PortfolioFold(PortfolioTracker(), SnapshotSchedule(config.snapshot_interval, None))
         self._is_loaded = False
 
@@ -113,7 +115,7 @@ class PortfolioLoop:
         if not self._is_loaded:
             await self.load()
         before = self._reader.watermark
-        async with self._database.read() as session:
+        async with self._database.look() as session:
             executor = await self._database.read_moment("executor/watermark", session)
             if executor is None or (before is not None and executor <= before):
                 return False
@@ -138,10 +140,10 @@ class PortfolioLoop:
         cursors: dict[str, str | int] = {**self._reader.cursors(candles, horizon)}
         if folded.day_ends:
             cursors[DAY_VALUE] = f"{folded.day_ends[-1].value:f}"
-        async with self._database.get_session() as session:
+        async with self._database.batch() as session:
             rows = [_snapshot_row(*each) for each in folded.snapshots]
             await self._database.write_rows(session, PortfolioSnapshotRow, rows, conflict=Conflict.IGNORED)
-            await self._database.ack_outbox_until(session, ORDER_STREAM, horizon)
+            await self._database.write_acks_until(session, ORDER_STREAM, horizon)
             await self._database.write_cursors(session, cursors)
         self._reader.advance(candles, horizon)
 
@@ -200,8 +202,8 @@ class PortfolioLoop:
 
 async def _balance(session: AsyncSession) -> Decimal:
     """Return what the account opened with; 0 before the executor has opened it."""
-    stored = await session.scalar(select(AccountRow.initial_balance).where(AccountRow.account == ACCOUNT))
-    return stored if stored is not None else ZERO
+    rows = await read_rows(session, AccountRow, "WHERE account = ?", (ACCOUNT,))
+    return rows[0]["initial_balance"] if rows else ZERO
 
 
 def _snapshot_row(snapshot_at: datetime, totals: PortfolioTotals) -> dict[str, Any]:

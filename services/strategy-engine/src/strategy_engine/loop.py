@@ -120,15 +120,16 @@ class EngineLoop:
         except BaseException:
             self._is_loaded = False  # the strategies ran ahead of what is stored
             raise
+        if signals:
+            self._on_commit()
+        await self._bell.announce(watermark)
         self._report(candles, signals)
         self._tell_silences(watermark)
-        self._on_commit()
-        await self._bell.announce(watermark)
         return True
 
     async def _next_candles(self) -> tuple[list[Candle], datetime | None]:
         until: datetime | None = None
-        async with self._database.read() as session:
+        async with self._database.look() as session:
             if self._config.is_deterministic:
                 until = await self._database.read_moment("collector/watermark", session)
                 before = self._reader.watermark
@@ -159,7 +160,7 @@ class EngineLoop:
     async def _commit(self, candles: Sequence[Candle], signals: Sequence[Signal], watermark: datetime) -> None:
         database = self._database
         states = checkpoint_rows(self._engine.runners, last_open_times(candles))
-        async with database.get_session() as session:
+        async with database.batch() as session:
             if signals:
                 rows = [_signal_row(signal) for signal in signals]
                 await database.write_rows(session, SignalRow, rows, conflict=Conflict.IGNORED)
