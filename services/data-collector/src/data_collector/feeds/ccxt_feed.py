@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from structlog.stdlib import BoundLogger
 
 from data_collector.feeds.intake import LiveIntake
+from data_collector.feeds.lifecycle import Lifecycle, Reach
 from data_collector.feeds.port import FeedBatch, ResumePoint, StreamKey
+from data_collector.feeds.venue_rows import candle_of_row, number_of
 from shared.ccxt_exchange import CcxtExchange
 from shared.clock import Clock
 from shared.errors import ConfigError, TradingError
-from shared.events import CandleOpened
 from shared.metrics import ServiceMetrics
 from shared.models import TIMEFRAME_SECONDS, Candle, from_milliseconds, to_milliseconds
 from shared.resilience import Backoff
@@ -73,7 +72,9 @@ class CcxtFeed:
             exchange.tell_breaker(metrics.breaker)
         self._intake = LiveIntake(clock)
         self._markets: Mapping[str, Market] = {}
-        self._ready: asyncio.Task[None] | None = None
+        backoff = Backoff(RETRY_SECONDS, RETRY_SECONDS_MAX)
+        reach = Reach(self._reach, lambda error: self._wait_after("", error, backoff))
+        self._life = Lifecycle(self.name, reach, self._intake, metrics)
         self._troubles: dict[str, str] = {"": "not connected yet"}
         self._last_open_ms: dict[StreamKey, int] = {}
         self._forming_ms: dict[StreamKey, int] = {}
@@ -115,7 +116,7 @@ class CcxtFeed:
 
     async def history(self, symbol: str, timeframe: str, since: datetime, until: datetime) -> Sequence[Candle]:
         """Return the closed candles with since <= open time < until, ordered, one page of them."""
-        await self._until_ready()
+        await self._life.until_ready()
         since_ms, until_ms = to_milliseconds(since), to_milliseconds(until)
         if since_ms >= until_ms:
             return []
@@ -125,55 +126,32 @@ class CcxtFeed:
         rows, _ = await self._closed_rows(stream, since_ms, wanted)
         if rows:  # the next poll goes on from here
             self._last_open_ms[stream] = max(int(rows[-1][0]), self._last_open_ms.get(stream, 0))
-        return [_candle(stream, row) for row in rows if since_ms <= row[0] < until_ms]
+        return [candle_of_row(stream, row) for row in rows if since_ms <= row[0] < until_ms]
 
     async def newest(self, symbol: str, timeframe: str) -> datetime | None:
         """Return the open time of the newest closed candle that the exchange has, None when it has none."""
-        await self._until_ready()
+        await self._life.until_ready()
         rows, _ = await self._closed_rows(StreamKey(symbol, timeframe), None, NEWEST_ROWS)
         return from_milliseconds(int(rows[-1][0])) if rows else None
 
-    async def batches(self, resume: ResumePoint) -> AsyncIterator[FeedBatch]:
+    def batches(self, resume: ResumePoint) -> AsyncIterator[FeedBatch]:
         """Yield what each poll brings, for ever."""
-        await self._until_ready()
+        return self._life.batches(lambda: self._work(resume), BATCH_CANDLES_MAX)
+
+    def _work(self, resume: ResumePoint) -> list[Coroutine[Any, Any, None]]:
         for stream, moment in resume.open_times.items():
             self._last_open_ms[stream] = to_milliseconds(moment)
-        tasks = [asyncio.create_task(self._poll_forever(stream), name=f"poll {stream}") for stream in self._streams]
-        for task in tasks:
-            task.add_done_callback(lambda _: self._intake.finish())
-        try:
-            while (batch := await self._intake.take(BATCH_CANDLES_MAX)) is not None:
-                yield batch
-            for task in tasks:
-                if task.done():
-                    task.result()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        return [self._poll_forever(stream) for stream in self._streams]
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._ready is not None:
-            self._ready.cancel()
-            await asyncio.gather(self._ready, return_exceptions=True)
+        await self._life.close()
         await self._exchange.close()
 
-    async def _until_ready(self) -> None:
-        if self._ready is None:
-            self._ready = asyncio.create_task(self._make_ready(), name="ccxt markets")
-        await asyncio.shield(self._ready)
-
-    async def _make_ready(self) -> None:
-        backoff = Backoff(RETRY_SECONDS, RETRY_SECONDS_MAX)
-        while not self._markets:
-            try:
-                await self._exchange.measure_clock()
-                self._markets = await self._exchange.markets(sorted({each.symbol for each in self._streams}))
-            except ConfigError:
-                raise
-            except TradingError as error:
-                await self._wait_after("", error, backoff)
+    async def _reach(self) -> None:
+        """Ask for the clock and the markets."""
+        await self._exchange.measure_clock()
+        self._markets = await self._exchange.markets(sorted({each.symbol for each in self._streams}))
         self._troubles.clear()
 
     async def _poll_forever(self, stream: StreamKey) -> None:
@@ -201,19 +179,13 @@ class CcxtFeed:
         rows, forming = await self._closed_rows(stream, since_ms, ROWS_MAX if last_ms is not None else NEWEST_ROWS)
         fresh = [row for row in rows if last_ms is None or row[0] > last_ms]
         for row in fresh:
-            self._intake.offer(_candle(stream, row))
+            self._intake.offer(candle_of_row(stream, row))
         if fresh:
             self._last_open_ms[stream] = int(fresh[-1][0])
         if forming is not None and forming[0] > self._forming_ms.get(stream, -1):
             self._forming_ms[stream] = int(forming[0])
-            self._offer_opened(stream, forming)
+            self._intake.offer_open(stream, int(forming[0]), number_of(forming[1]))
         return bool(fresh)
-
-    def _offer_opened(self, stream: StreamKey, row: Sequence[Any]) -> None:
-        price = _number(row[1])
-        if price.is_finite() and price > 0:
-            moment = from_milliseconds(int(row[0]))
-            self._intake.offer_opened(CandleOpened(**stream._asdict(), open_time=moment, open=format(price, "f")))
 
     async def _closed_rows(
         self, stream: StreamKey, since_ms: int | None, limit: int
@@ -247,24 +219,3 @@ class CcxtFeed:
         self._troubles[where] = f"{error}; next try in {wait:.1f} s"
         self._log.warning("feed.waits", stream=where, error=str(error), retry_seconds=round(wait, 3))
         await self._clock.sleep(wait)
-
-
-def _candle(stream: StreamKey, row: Sequence[Any]) -> Candle:
-    first, high, low, close, volume = (_number(value) for value in row[1:6])
-    return Candle(
-        symbol=stream.symbol,
-        timeframe=stream.timeframe,
-        open_time=from_milliseconds(int(row[0])),
-        open=first,
-        high=high,
-        low=low,
-        close=close,
-        volume=volume,
-    )
-
-
-def _number(value: Any) -> Decimal:
-    try:
-        return Decimal(str(value))
-    except InvalidOperation:
-        return Decimal("NaN")  # the validation says so, with the candle's other values

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from decimal import Decimal
 
-from data_collector.feeds.port import FeedBatch, MalformedCandle
+from data_collector.feeds.port import FeedBatch, MalformedCandle, StreamKey
 from shared.clock import Clock
 from shared.events import CandleOpened
-from shared.models import Candle
+from shared.models import Candle, from_milliseconds
 
 INTAKE_CANDLES_MAX = 10_000
 MALFORMED_MAX = 1_000
@@ -23,7 +24,7 @@ class LiveIntake:
 
     def __init__(self, clock: Clock, *, candles_max: int = INTAKE_CANDLES_MAX) -> None:
         self._clock = clock
-        self._candles_max = candles_max
+        self.candles_max = candles_max
         self._candles: deque[tuple[float, Candle]] = deque()
         self._opened: dict[tuple[str, str], CandleOpened] = {}
         self._malformed: deque[MalformedCandle] = deque(maxlen=MALFORMED_MAX)
@@ -44,7 +45,7 @@ class LiveIntake:
 
     def offer(self, candle: Candle) -> bool:
         """Queue a closed candle; False when the queue is full and the candle is left to the back-fill."""
-        if len(self._candles) >= self._candles_max:
+        if len(self._candles) >= self.candles_max:
             self.dropped_total += 1
             self._reconnected = True
             return False
@@ -56,6 +57,12 @@ class LiveIntake:
         """Note the first frame of a new candle; only the newest of a stream is kept."""
         self._opened[opened.symbol, opened.timeframe] = opened
         self._bell.set()
+
+    def offer_open(self, stream: StreamKey, open_ms: int, price: Decimal) -> None:
+        """Note that a candle has opened at a price; one that is no price says nothing."""
+        if price.is_finite() and price > 0:
+            opened = from_milliseconds(open_ms)
+            self.offer_opened(CandleOpened(**stream._asdict(), open_time=opened, open=format(price, "f")))
 
     def offer_malformed(self, malformed: MalformedCandle) -> None:
         """Note a message nobody can read; the oldest are dropped above a thousand."""

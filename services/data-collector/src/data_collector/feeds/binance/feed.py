@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from typing import Any
 from urllib.parse import urlsplit
 
 from structlog.stdlib import BoundLogger
@@ -15,11 +14,12 @@ from data_collector.feeds.binance.connection import StreamRules
 from data_collector.feeds.binance.frames import KlineFrame
 from data_collector.feeds.binance.streams import BinanceStreams, StreamHandlers, StreamPorts
 from data_collector.feeds.intake import INTAKE_CANDLES_MAX, LiveIntake
+from data_collector.feeds.lifecycle import Lifecycle, Reach
 from data_collector.feeds.port import FeedBatch, MalformedCandle, ResumePoint, StreamKey
+from data_collector.feeds.venue_rows import candle_of_row
 from shared.binance_rest import KLINES_MAX, BinanceRest, CallPolicy, KlineRow
 from shared.clock import Clock
 from shared.errors import ConfigError, MalformedMessage, TradingError
-from shared.events import CandleOpened
 from shared.metrics import ServiceMetrics
 from shared.models import TIMEFRAME_SECONDS, Candle, from_milliseconds, to_milliseconds
 from shared.resilience import Backoff
@@ -69,7 +69,8 @@ class BinanceFeed:
         self._intake = LiveIntake(clock, candles_max=source.intake_candles_max)
         self._markets: dict[str, Market] = {}
         self._symbols: dict[str, str] = {}  # the venue's id -> our symbol
-        self._ready: asyncio.Task[None] | None = None
+        self._backoff = Backoff(source.call_policy.base_delay_seconds, source.call_policy.delay_seconds_max)
+        self._life = Lifecycle(self.name, Reach(self._reach, self._wait_after), self._intake, metrics)
         self._sockets: BinanceStreams | None = None
         self._trouble = "not connected yet"
         self._opened_ms: dict[StreamKey, int] = {}  # the newest candle that a frame has shown
@@ -101,76 +102,52 @@ class BinanceFeed:
 
     async def history(self, symbol: str, timeframe: str, since: datetime, until: datetime) -> Sequence[Candle]:
         """Return the closed candles with since <= open time < until, ordered, one page of them."""
-        await self._until_ready()
+        await self._life.until_ready()
         since_ms, until_ms = to_milliseconds(since), to_milliseconds(until)
         if since_ms >= until_ms:
             return []
         # The candle at `until` is asked for too: that it exists shows that the one before it has closed.
         rows = await self._rest.klines(self._markets[symbol].market_id, timeframe, since_ms, until_ms, KLINES_MAX)
         stream = StreamKey(symbol, timeframe)
-        return [_candle(stream, row) for row in self._closed_rows(stream, rows) if since_ms <= row[0] < until_ms]
+        return [candle_of_row(stream, row) for row in self._closed_rows(stream, rows) if since_ms <= row[0] < until_ms]
 
     async def newest(self, symbol: str, timeframe: str) -> datetime | None:
         """Return the open time of the newest closed candle that the venue has, None when it has none."""
-        await self._until_ready()
+        await self._life.until_ready()
         rows = await self._rest.newest_klines(self._markets[symbol].market_id, timeframe, NEWEST_ROWS)
         closed = self._closed_rows(StreamKey(symbol, timeframe), rows)
         return from_milliseconds(closed[-1][0]) if closed else None
 
-    async def batches(self, resume: ResumePoint) -> AsyncIterator[FeedBatch]:  # noqa: ARG002 - a socket cannot resume
+    def batches(self, resume: ResumePoint) -> AsyncIterator[FeedBatch]:  # noqa: ARG002 - a socket cannot resume
         """Yield what the sockets bring, for ever; what they missed comes from `history`."""
-        await self._until_ready()
+        return self._life.batches(self._work, self._source.batch_candles_max)
+
+    def _work(self) -> list[Coroutine[Any, Any, None]]:
         ids = {stream: self._markets[stream.symbol].market_id for stream in self.streams()}
         handlers = StreamHandlers(self._on_kline, self._on_malformed, self._intake.note_reconnect)
         ports = StreamPorts(self._clock, self._log, self._rest.now, self._metrics)
         self._sockets = BinanceStreams(self._source.stream_url, ids, handlers, ports, self._source.stream_rules)
         self._trouble = ""
-        tasks = [asyncio.create_task(self._sockets.run()), asyncio.create_task(self._follow_clock())]
-        for task in tasks:
-            task.add_done_callback(lambda _: self._intake.finish())
-        try:
-            while (batch := await self._intake.take(self._source.batch_candles_max)) is not None:
-                self._tell_intake()
-                yield batch
-            for task in tasks:
-                if task.done():
-                    task.result()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        return [self._sockets.run(), self._follow_clock()]
 
     async def close(self) -> None:
         """Close the REST connections; the sockets end with the batches."""
-        if self._ready is not None:
-            self._ready.cancel()
-            await asyncio.gather(self._ready, return_exceptions=True)
+        await self._life.close()
         await self._rest.close()
 
-    async def _until_ready(self) -> None:
-        if self._ready is None:
-            self._ready = asyncio.create_task(self._make_ready(), name="binance markets")
-        await asyncio.shield(self._ready)
-
-    async def _make_ready(self) -> None:
-        """Ask for the clock and the markets until the venue answers; an unknown market is the person's mistake."""
-        policy = self._source.call_policy
-        backoff = Backoff(policy.base_delay_seconds, policy.delay_seconds_max)
-        wanted = sorted({stream.symbol for stream in self._source.streams})
-        while not self._markets:
-            try:
-                await self._measure_clock()
-                self._markets = await binance_markets(self._rest, wanted)
-            except ConfigError:
-                raise
-            except TradingError as error:
-                wait = backoff.next_seconds(error)
-                self._log.warning("feed.waits", error=str(error), retry_seconds=round(wait, 3))
-                await self._clock.sleep(wait)
+    async def _reach(self) -> None:
+        """Ask for the clock and the markets."""
+        await self._measure_clock()
+        self._markets = await binance_markets(self._rest, sorted({stream.symbol for stream in self._source.streams}))
         for market in self._markets.values():
             self._symbols[market.market_id] = market.symbol
             if not market.is_trading:
                 self._log.warning("market.not_trading", symbol=market.symbol)
+
+    async def _wait_after(self, error: TradingError) -> None:
+        wait = self._backoff.next_seconds(error)
+        self._log.warning("feed.waits", error=str(error), retry_seconds=round(wait, 3))
+        await self._clock.sleep(wait)
 
     async def _follow_clock(self) -> None:
         while True:
@@ -203,12 +180,8 @@ class BinanceFeed:
         stream = StreamKey(symbol, frame.interval)
         if frame.open_ms > self._opened_ms.get(stream, -1):
             self._opened_ms[stream] = frame.open_ms
-            if not frame.is_closed and frame.open.is_finite() and frame.open > 0:
-                opened = from_milliseconds(frame.open_ms)
-                price = format(frame.open, "f")
-                self._intake.offer_opened(
-                    CandleOpened(symbol=symbol, timeframe=frame.interval, open_time=opened, open=price)
-                )
+            if not frame.is_closed:
+                self._intake.offer_open(stream, frame.open_ms, frame.open)
         if frame.is_closed:
             self._on_closed(stream, frame)
 
@@ -232,27 +205,3 @@ class BinanceFeed:
 
     def _on_malformed(self, text: str, error: MalformedMessage) -> None:
         self._intake.offer_malformed(MalformedCandle("binance stream", text[:500], f"unreadable: {error}"))
-
-    def _tell_intake(self) -> None:
-        if self._metrics is not None:
-            self._metrics.queue("feed_intake", self._intake.depth, self._source.intake_candles_max)
-
-
-def _candle(stream: StreamKey, row: KlineRow) -> Candle:
-    return Candle(
-        symbol=stream.symbol,
-        timeframe=stream.timeframe,
-        open_time=from_milliseconds(row[0]),
-        open=_number(row[1]),
-        high=_number(row[2]),
-        low=_number(row[3]),
-        close=_number(row[4]),
-        volume=_number(row[5]),
-    )
-
-
-def _number(text: str) -> Decimal:
-    try:
-        return Decimal(text)
-    except InvalidOperation:
-        return Decimal("NaN")  # the validation says so, with the candle's other values
