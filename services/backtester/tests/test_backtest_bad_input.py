@@ -126,3 +126,35 @@ def test_size_partial_cash_and_finer_candles_are_in_the_document(
     assert document_of(path)["live_limits"] == {}
     assert document_of(path, "--param", "quantity=20")["live_limits"]["position_size"] > 0
     assert document_of(path, "--risk", "live")["live_limits"] is None
+
+
+def notes_of(path: Path, *words: str) -> str:
+    code, out, said = answer(path, "--json", "-", *words)
+    assert code == 0, said
+    return "; ".join(json.loads(out)["notes"])
+
+
+def test_candles_that_open_or_close_outside_their_own_range_are_counted_in_the_report(tmp_path: Path) -> None:
+    path = tmp_path / "candles.csv"
+    path.write_text(HEADER + "2024-03-04T00:00:00Z,100,101,99,100,1\n2024-03-04T00:01:00Z,100,101,99,150,1\n")
+    assert "1 candle(s) open or close outside their low to high, the first 2024-03-04 00:01 UTC" in notes_of(path)
+
+
+def test_a_warm_up_longer_than_the_data_is_said(write_csv: Callable[..., Path]) -> None:
+    told = notes_of(write_csv(WAVE), "--param", "long_period=500")
+    assert "may speak from candle 500 on, and the data holds 200" in told
+
+
+def test_a_time_too_large_to_count_is_named_by_its_own_line(tmp_path: Path) -> None:
+    path = tmp_path / "candles.csv"
+    path.write_text(HEADER + "1709510400000,1,1,1,1,1\n" + "9" * 20 + ",1,1,1,1,1\n")
+    assert "line 3: open_time '99999999999999999999' is no time" in answer(path)[2]
+
+
+def test_an_output_without_a_name_is_refused(write_csv: Callable[..., Path]) -> None:
+    code, _, said = answer(write_csv(WAVE), "--json", "")
+    assert (code, "--json: names no file" in said) == (2, True)
+
+
+def test_a_fee_that_cannot_be_is_named_as_it_was_given(write_csv: Callable[..., Path]) -> None:
+    assert "maker" not in answer(write_csv(WAVE), "--fee", "1")[2]

@@ -175,21 +175,28 @@ def _times_of_text(place: _Place, column: pl.Series) -> npt.NDArray[np.int64]:
     numbers = column.cast(pl.Int64, strict=False)
     if numbers.null_count() == 0:
         return _checked_epoch(place, numbers.to_numpy().astype(np.int64))
+    if numbers.null_count() < len(numbers):  # numbers all but this one
+        raise _no_time(place, int(numbers.is_null().arg_max() or 0), column)
     times = np.empty(len(column), dtype=np.int64)
     for index, text in enumerate(column):
         try:
             moment = datetime.fromisoformat(text.strip())
             utc = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
         except (ValueError, OverflowError):
-            raise MarketDataError(
-                f"{place(index)}: open_time {text!r} is no time; write 2024-01-31T23:59:00Z or milliseconds since 1970"
-            ) from None
+            raise _no_time(place, index, column) from None
         if utc.microsecond % 1000:
             raise MarketDataError(
                 f"{place(index)}: open_time {text!r} is not a whole millisecond; cut the fraction off"
             )
         times[index] = to_milliseconds(utc)
     return times
+
+
+def _no_time(place: _Place, index: int, column: pl.Series) -> MarketDataError:
+    return MarketDataError(
+        f"{place(index)}: open_time {column[index]!r} is no time; "
+        "write 2024-01-31T23:59:00Z or milliseconds since 1970, one form in the whole file"
+    )
 
 
 def _checked_epoch(place: _Place, times: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

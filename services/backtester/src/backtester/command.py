@@ -182,7 +182,9 @@ def _outputs(given: dict[str, Any]) -> list[tuple[str, Callable[[BacktestResult]
     """Return what is to be written where; a place that cannot be written is refused before the run."""
     wanted: list[tuple[str, Callable[[BacktestResult], str]]] = []
     for name, export in (("json_out", export_json), ("csv_out", export_csv), ("html_out", _html)):
-        if given[name]:
+        if given[name] == "":
+            raise ConfigError(f"--{name.removesuffix('_out')}: names no file; give one, or - for standard output")
+        if given[name] is not None:
             wanted.append((given[name], export))
     if len({path for path, _ in wanted}) < len(wanted):
         raise ConfigError("--json, --csv and --html: two go to the same place; give each a file of its own")

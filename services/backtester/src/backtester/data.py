@@ -14,13 +14,14 @@ import numpy as np
 from backtester.simulated_data import SIMULATED_SOURCE, simulated_candles
 from shared.candle_files import CandleFile, check_stream, checked_window, read_candle_file
 from shared.errors import ConfigError
-from shared.models import Candle, to_milliseconds
+from shared.models import Candle, from_milliseconds, to_milliseconds
 
 if TYPE_CHECKING:
     from shared.db import Database
 
 DATABASE_SOURCE = "db:"
 DATABASE_PAGE_ROWS_MAX = 10_000
+AGREEMENT = 1e-9  # two programs write the same trades with float64's rounding between them, not more
 
 type CandleData = CandleFile
 
@@ -72,6 +73,21 @@ def load_candles(
     if database_url is None:
         raise ConfigError("data: db: needs a database, none was named; give the state directory or a database URL")
     return asyncio.run(_load_from_url(database_url, symbol, timeframe, start, end))
+
+
+def odd_candles(data: CandleData) -> list[str]:
+    """Return a sentence about candles whose open or close lies outside their own range, where there are any.
+
+    They are run as they stand: a fill at such an open is what the data says.
+    """
+    slack = AGREEMENT * data.high
+    lowest, highest = np.minimum(data.open, data.close), np.maximum(data.open, data.close)
+    rows = np.flatnonzero((lowest < data.low - slack) | (highest > data.high + slack))
+    if not len(rows):
+        return []
+    first = from_milliseconds(int(data.open_time_ms[rows[0]]))
+    where = f"the first {first:%Y-%m-%d %H:%M} UTC"
+    return [f"{len(rows):,} candle(s) open or close outside their low to high, {where}; check the data's columns"]
 
 
 async def read_database_candles(

@@ -8,13 +8,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from backtester.data import CandleData
+from backtester.data import AGREEMENT, CandleData
 from shared.candle_files import CandleFile, IntArray, finest_timeframe, read_candle_file
 from shared.errors import ConfigError
 from shared.models import TIMEFRAME_SECONDS, Candle, from_milliseconds, to_milliseconds
-
-# the same trades written by two programs differ by float64's rounding, not by more
-AGREEMENT = 1e-9
 
 
 class DetailCandles:

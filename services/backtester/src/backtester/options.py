@@ -140,7 +140,7 @@ class BacktestOptions:
             maker = self.fee if self.fee_maker is None else self.fee_maker
             fees = FeeSchedule(maker=maker, taker=self.fee, asset=self.fee_asset)
         except ValueError as error:
-            raise ConfigError(f"fee: {error}") from None
+            raise ConfigError(str(error)) from None
         return BookRules(
             fees=fees,
             slippage_bps=self.slippage_bps,

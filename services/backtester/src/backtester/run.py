@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
-from backtester.data import DATABASE_SOURCE, CandleData, DataFacts, load_candles
-from backtester.detail import load_detail
+from backtester.data import DATABASE_SOURCE, CandleData, DataFacts, load_candles, odd_candles
+from backtester.detail import DetailCandles, load_detail
 from backtester.engines import EngineJob, check_engine, run_on
 from backtester.history import history_start
 from backtester.live_limits import live_refusals
@@ -77,7 +77,7 @@ def run_backtest(
     balance = checked_balance(request.initial_balance)
     plugin = discover(request.strategies_dir).get(request.strategy)
     strategy = plugin.create(request.symbol, request.params)
-    notes = strategy.check_start(request.timeframe, _round_trip_cost(request.options))
+    notes = list(strategy.check_start(request.timeframe, _round_trip_cost(request.options)))
     instruments = load_instruments(request.instrument, [request.symbol])
     options = replace(request.options, instrument=instruments[request.symbol])
 
@@ -99,10 +99,7 @@ def run_backtest(
     result = run_on(request.engine, job)
     if result.faults:
         raise PluginError(f"{plugin.path}: {result.faults[0]}; correct the strategy")
-    if fed_from is not None and data.history is not None:
-        notes = [*notes, f"fed {data.history.rows - fed_from:,} candles of history from before the start"]
-    if detail is not None:
-        notes = [*notes, detail.note if options.has_contested_exits else "detail: no stop meets a target; not needed"]
+    notes += _data_notes(job, detail)
     made = _how_it_was_made(request, strategy, plugin)
     result = msgspec.structs.replace(
         result,
@@ -118,6 +115,21 @@ def run_backtest(
         seconds=msgspec.structs.replace(result.seconds, load=loaded + result.seconds.load),
     )
     return _counted(result, request, plugin, clock)
+
+
+def _data_notes(job: EngineJob, detail: DetailCandles | None) -> list[str]:
+    """Return what a person should know of the candles that the run saw."""
+    notes, past, fed = odd_candles(job.data), job.data.history, 0
+    if job.history_start is not None and past is not None:
+        fed = past.rows - job.history_start
+        notes.append(f"fed {fed:,} candles of history from before the start")
+    warmup, name = job.strategy.warmup_period, job.strategy.name
+    if warmup > fed + job.data.rows:
+        notes.append(f"{name} may speak from candle {warmup:,} on, and the data holds {fed + job.data.rows:,}")
+    if detail is not None:
+        is_needed = job.options.has_contested_exits
+        notes.append(detail.note if is_needed else "detail: no stop meets a target; not needed")
+    return notes
 
 
 def _candles(request: BacktestRequest) -> CandleData:

@@ -39,7 +39,7 @@ class FeeSchedule(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuse rates outside [0, 1)."""
-        for name, rate in (("maker", self.maker), ("taker", self.taker)):
+        for name, rate in (("taker", self.taker), ("maker", self.maker)):
             if not ZERO <= rate < ONE:
                 raise ValueError(f"fee {name}: must be a fraction in [0, 1), was {rate}; 0.1 % is 0.001")
 
