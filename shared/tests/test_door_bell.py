@@ -15,6 +15,7 @@ from shared.clock import ManualClock
 from shared.db import Database
 from shared.door_bell import DoorBell
 from shared.errors import BrokerError, ConfigError, DatabaseError, DatabaseUnavailable
+from shared.events import Event, Watermark
 from shared.metrics import ServiceMetrics
 from shared.sa_models import DeadLetterRow
 from shared.testing.builders import START
@@ -72,6 +73,25 @@ async def test_a_ring_wakes_at_once_and_is_acknowledged_after_the_step(database:
     await house.until(lambda: house.steps > before, stop, task)
 
     assert await house.bus.lag("house", "two") == 0
+
+
+async def test_of_watermarks_only_those_that_are_heeded_wake_and_all_are_acknowledged(database: Database) -> None:
+    house, stop = House(database), asyncio.Event()
+    house.bell.heed("collector")
+    heard: list[Event] = []
+    house.bell.listen(heard.append)
+    task = asyncio.create_task(house.bell.follow(house.step, stop))
+    await until(lambda: house.clock.sleeper_count > 0)
+    before = house.steps
+
+    await house.bus.publish("one", Event(data=Watermark(service="portfolio"), as_of=START))
+    await until(lambda: len(heard) == 1 and house.clock.sleeper_count > 0)
+    assert house.steps == before
+    await house.bus.publish("one", Event(data=Watermark(service="collector"), as_of=START))
+    await until(lambda: house.steps > before)  # the clock stands still: nothing but the ring can end the wait
+    await house.until(lambda: house.steps > before, stop, task)
+
+    assert await house.bus.lag("house", "one") == 0
 
 
 async def test_without_a_ring_the_database_is_looked_at_twice_a_second(database: Database) -> None:
