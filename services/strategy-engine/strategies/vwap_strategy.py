@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from shared.indicators import anchor_period, typical_price
+from shared.indicators import anchor_period, deviation_side, typical_price
 from shared.models import TIMEFRAME_SECONDS, OrderSide
 from shared.strategy import (
     BUY,
@@ -28,6 +28,7 @@ INSIDE, BELOW, ABOVE = 0, 1, 2
 ANCHOR_DAYS = {"day": 1, "week": 7, "month": 28, "none": None}  # days that every such period has at least
 NONE_HISTORY_DAYS = 30
 NO_PERIOD = -(2**62)
+DAY_MS = 86_400_000
 
 
 class VwapParams(StrategyParams):
@@ -42,26 +43,24 @@ def step(
     state: Any, params: Any, open_time: int, open: float, high: float, low: float, close: float, volume: float
 ) -> int:
     """Add this candle to its anchor period's sums; outside the threshold marks, coming back unmarks and signals."""
-    period = anchor_period(open_time, params.anchor)
-    if period != state.period:
-        state.period = period
-        state.period_candles = 0
-        state.money = 0.0
-        state.volume = 0.0
-        state.mark = INSIDE
+    if not state.day_end - DAY_MS <= open_time < state.day_end:  # a period begins with a day
+        state.day_end = (open_time // DAY_MS + 1) * DAY_MS
+        period = anchor_period(open_time, params.anchor)
+        if period != state.period:
+            state.period = period
+            state.period_candles = 0
+            state.money = 0.0
+            state.volume = 0.0
+            state.mark = INSIDE
     state.period_candles += 1
     state.money += typical_price(high, low, close) * volume
     state.volume += volume
     if state.period_candles <= params.min_candles or state.volume == 0.0:
         return HOLD
-    state.vwap = state.money / state.volume
     state.close = close
-    state.deviation = (close - state.vwap) / state.vwap
-    if state.deviation < -params.deviation_threshold:
-        state.mark = BELOW
-        return HOLD
-    if state.deviation > params.deviation_threshold:
-        state.mark = ABOVE
+    side = deviation_side(close, state.money, state.volume, params.deviation_threshold)
+    if side != 0:
+        state.mark = BELOW if side < 0 else ABOVE
         return HOLD
     mark = state.mark
     state.mark = INSIDE
@@ -97,16 +96,18 @@ class VwapStrategy(CompiledStrategy):
         return History(candles=self.warmup_period, since=day)
 
     def state_fields(self) -> Mapping[str, int | float]:
-        """Return the anchor period, its sums, the mark and the numbers of the last candle judged."""
-        sums = {"period": NO_PERIOD, "period_candles": 0, "money": 0.0, "volume": 0.0}
-        return {**sums, "mark": INSIDE, "vwap": 0.0, "close": 0.0, "deviation": 0.0}
+        """Return the anchor period, the end of its day, its sums, the mark and the last close judged."""
+        sums = {"period": NO_PERIOD, "day_end": NO_PERIOD, "period_candles": 0, "money": 0.0, "volume": 0.0}
+        return {**sums, "mark": INSIDE, "close": 0.0}
 
     def describe(self, state: Any, side: OrderSide) -> str:
         """Return the close, the average price and the distance between them."""
         way = "below" if side is OrderSide.BUY else "above"
+        average = state["money"] / state["volume"]
+        deviation = (state["close"] - average) / average
         return (
-            f"close {state['close']:.8g} back from {way} VWAP {state['vwap']:.8g} "
-            f"(deviation {state['deviation']:+.4%}, threshold {self.params.deviation_threshold:.4%})"
+            f"close {state['close']:.8g} back from {way} VWAP {average:.8g} "
+            f"(deviation {deviation:+.4%}, threshold {self.params.deviation_threshold:.4%})"
         )
 
     def check_start(self, timeframe: str, round_trip_cost: Decimal | float = ROUND_TRIP_COST) -> list[str]:  # noqa: ARG002

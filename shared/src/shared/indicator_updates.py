@@ -10,6 +10,8 @@ from typing import Any
 
 DAY_MS = 86_400_000
 ROLLING_HEAD = 6
+PRODUCT_MARGIN = 1e-14  # more than a few roundings take from a figure, as a part of it
+PRODUCT_MIN = 1e-280  # below it a product may lose places
 
 
 # --- averages -------------------------------------------------------------------------------------------------
@@ -206,6 +208,41 @@ def rolling_deviation(window: Any, period: int) -> float:
 def typical_price(high: float, low: float, close: float) -> float:
     """Return the mean of high, low and close. Example: 3, 1, 2 -> 2."""
     return (high + low + close) / 3.0
+
+
+def deviation_side(close: float, money: float, volume: float, threshold: float) -> int:
+    """Return on which side of an average price a close lies, beyond a threshold.
+
+    Parameters
+    ----------
+    close : float
+        A price.
+    money, volume : float
+        Sums of price x volume and of volume, not 0; the average price is money / volume.
+    threshold : float
+        >= 0, a fraction of the average price.
+
+    Returns
+    -------
+    int
+        -1 where (close - average) / average < -threshold, 1 where it is > threshold, else 0. The two divisions are
+        made only where products leave it open.
+
+    Example: 99, 1000, 10, 0.005 -> -1.
+    """
+    worth = close * volume
+    unsure = PRODUCT_MARGIN * (abs(worth) + abs(money))
+    if money > PRODUCT_MIN and volume > 0.0:
+        beyond = abs(worth - money) - threshold * money
+        if beyond < -unsure:
+            return 0
+        if beyond > unsure:
+            return 1 if worth > money else -1
+    average = money / volume
+    deviation = (close - average) / average
+    if deviation < -threshold:
+        return -1
+    return 1 if deviation > threshold else 0
 
 
 def anchor_period(open_time: int, anchor: int) -> int:

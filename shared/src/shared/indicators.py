@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from shared.indicator_updates import (
     anchor_period,
+    deviation_side,
     ema_alpha,
     ema_update,
     rolling_deviation,
@@ -42,6 +43,7 @@ __all__ = [
     "PROFILE_NUMBERS",
     "anchor_period",
     "bollinger_bands",
+    "deviation_side",
     "ema",
     "ema_alpha",
     "ema_update",

@@ -22,24 +22,30 @@ from typing import Any
 
 from shared.errors import PluginError, TradingError
 from shared.step_cache import cache_directory, forget_compiled, load_generated, module_name
-from shared.step_definitions import ANSWER_NAME, STEP_NAME, definitions, loop_definitions, record_at, strategy_step
+from shared.step_definitions import ANSWER_NAME, STEP_NAME, definitions, loop_definitions, strategy_step
+from shared.step_intrinsics import fetch_ahead, multiply_add, own_record, put_back, record_at, seldom
 
 __all__ = [
     "base_source",
     "cache_directory",
     "compiled",
     "faults_told",
+    "fetch_ahead",
     "load_base",
     "load_loops",
     "load_step",
     "loops_source",
+    "multiply_add",
+    "own_record",
     "prepare",
+    "put_back",
     "record_at",
+    "seldom",
     "step_source",
     "strategy_step",
 ]
 
-GENERATOR_VERSION = 2
+GENERATOR_VERSION = 3
 LOOP_PREFIX = "loop_"
 
 STEP_LOOPS = f'''

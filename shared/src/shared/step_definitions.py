@@ -17,6 +17,7 @@ from types import CodeType, FunctionType, MappingProxyType, ModuleType
 from typing import Any
 
 from shared.errors import PluginError
+from shared.step_intrinsics import intrinsic_text
 
 PLAIN_DECORATOR = '@njit(nogil=True, error_model="numpy")'
 CACHED_DECORATOR = '@njit(cache=True, nogil=True, error_model="numpy")'
@@ -53,26 +54,6 @@ def loop_definitions(
     for root in roots:
         collector.add(root)
     return list(collector.emitted.values())
-
-
-def record_at[T](first: T, index: int) -> T:
-    """Return the record so many places after `first` in the array that holds it, which the caller keeps alive.
-
-    In machine code a record is one pointer; an array is eight numbers and a count of its owners, which is an atomic
-    write at every call it is passed to.
-    """
-    raise AssertionError("a loop runs in its generated module only")
-
-
-RECORD_AT = """
-from numba.extending import intrinsic as NAME_intrinsic
-
-@NAME_intrinsic
-def NAME(typing_context, first, index):
-    def lower(context, builder, signature, arguments):
-        return builder.gep(arguments[0], [arguments[1]])
-    return first(first, index), lower
-"""
 
 
 class _Collector:
@@ -115,10 +96,11 @@ class _Collector:
         """Emit one global that a function reads (a function, a number, an IntEnum, math or numpy); return its name."""
         if value is strategy_step:
             return ANSWER_NAME
-        if value is record_at:
-            self.emitted[name] = RECORD_AT.replace("NAME", self._prefix + name)
-            return self._prefix + name
         called = self._prefix + name
+        instructions = intrinsic_text(value, called)
+        if instructions is not None:
+            self.emitted[name] = instructions
+            return called
         if isinstance(value, FunctionType) or hasattr(value, "py_func"):
             function = _plain(value)
             if function in self._imported:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from decimal import Decimal
-from fractions import Fraction
+from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from shared.domain.sizing import SizingRule
 from shared.domain.slippage import VOLUME_WINDOW, ImpactModel
 from shared.models import TIMEFRAME_SECONDS
 
-MONEY_UNITS = 10**18
+ALL_DIGITS = Context(prec=2000, Emax=MAX_EMAX, Emin=MIN_EMIN)  # no float has more than 767
 STEPS_MAX = 2**63 - 1
 SIZING_NUMBERS = {
     SizingRule.FIXED: FIXED,
@@ -35,16 +34,16 @@ class StepsOverflowError(ArithmeticError):
     """A quantity is more steps of the instrument than int64 counts; the event engine has no such bound."""
 
 
-def two_floats(value: Fraction | Decimal | int) -> tuple[float, float]:
+def two_floats(value: Decimal | int) -> tuple[float, float]:
     """Return the float next to `value` and the float next to what is left."""
-    exact = Fraction(value)
+    exact = Decimal(value)
     high = float(exact)
-    return high, float(exact - Fraction(high))
+    return high, float(ALL_DIGITS.subtract(exact, Decimal(high)))
 
 
 def amount_floats(amount: Decimal) -> tuple[float, float]:
     """Return an amount of money, price or quantity in units of 1e-18."""
-    return two_floats(Fraction(amount) * MONEY_UNITS)
+    return two_floats(ALL_DIGITS.scaleb(amount, 18))
 
 
 def to_amount(floats: npt.NDArray[np.float64]) -> Decimal:
@@ -83,7 +82,7 @@ def encode_rules(
         )
     anchor = stop_price(ONE, instance.stop_loss_pct, instance.stop_anchor_price) if instance.stop_anchor_price else None
     sizing = instance.sizing
-    amount = {SizingRule.QUOTE: sizing.amount * MONEY_UNITS, SizingRule.RISK: sizing.amount / 100}
+    amount = {SizingRule.QUOTE: ALL_DIGITS.scaleb(sizing.amount, 18), SizingRule.RISK: sizing.amount / 100}
     values: dict[str, Any] = {
         "taker": two_floats(book.fees.taker),
         "maker": two_floats(book.fees.maker),

@@ -26,10 +26,10 @@ OWN_METHODS = ("on_candle", "signal", "reset")
 def why_not_compiled(strategy: BaseStrategy, options: BacktestOptions) -> str | None:
     """Return why only the event engine can run this, or None."""
     if not isinstance(strategy, CompiledStrategy):
-        return f"{strategy.name} has no step"
+        return f"{strategy.name}, which has no step"
     changed = [name for name in OWN_METHODS if getattr(type(strategy), name) is not getattr(CompiledStrategy, name)]
     if changed:
-        return f"{strategy.name} has its own {', '.join(changed)} beside its step"
+        return f"{strategy.name}, which has its own {', '.join(changed)} beside its step"
     if options.limits is not None:
         return "account limits (--risk live)"
     return None

@@ -19,7 +19,9 @@ from backtester.compiled.layout import BUY_SIDE, BY_END, BY_SIGNAL, GAP, NONE, S
 from backtester.compiled.ledger import settle
 from backtester.compiled.sizing import buy_steps, decline, sell_steps
 from backtester.compiled.slippage import observe
-from shared.step_compiler import strategy_step
+from shared.step_compiler import fetch_ahead, own_record, put_back, seldom, strategy_step
+
+ROWS_AHEAD = 64  # eight lines of the cache
 
 
 def fill_waiting(terms: Any, book: Any, ledger: Any, entries: Any, lines: Any, open: float) -> None:
@@ -52,15 +54,28 @@ def decide(terms: Any, book: Any, ledger: Any, entries: Any, lines: Any, close: 
         book.order_side = NONE
 
 
+def look_ahead(open_time: Any, open: Any, row: int) -> None:
+    """Have the two columns at hand that are looked at only where an order is made or filled."""
+    fetch_ahead(open_time, row + ROWS_AHEAD)
+    fetch_ahead(open, row + ROWS_AHEAD)
+
+
+def count_candle(state: Any, given: Any) -> None:
+    """Count a candle, also in the record that the loop was given: a step that raises is told by it."""
+    state.candle_count += 1
+    given.candle_count = state.candle_count
+
+
 def feed(states: Any, values: Any, candles: Any, first: int, last: int) -> None:
     """Step over candles without trading: history, or the way to the candle of a signal."""
     open_time, open, high, low, close, volume = candles
     open_time, open, high, low = open_time[first:last], open[first:last], high[first:last], low[first:last]
     close, volume = close[first:last], volume[first:last]
-    state, params = states[0], values[0]
+    state, params = own_record(states[0]), own_record(values[0])
     for row in range(len(close)):
-        state.candle_count += 1
+        count_candle(state, states[0])
         strategy_step(state, params, open_time[row], open[row], high[row], low[row], close[row], volume[row])
+    put_back(state, states[0])
 
 
 def run_plain(states: Any, values: Any, candles: Any, desk: Any, equity: Any, first: int, last: int) -> None:
@@ -68,28 +83,30 @@ def run_plain(states: Any, values: Any, candles: Any, desk: Any, equity: Any, fi
     open_time, open, high, low, close, volume = candles
     open_time, open, high, low = open_time[first:last], open[first:last], high[first:last], low[first:last]
     close, volume, equity = close[first:last], volume[first:last], equity[first:last]
-    state, params = states[0], values[0]
+    state, params = own_record(states[0]), own_record(values[0])
     terms, book, ledger, entries, lines = desk[0][0], desk[1][0], desk[2][0], desk[3][0], desk[4][0]
     speaking, has_impact = terms.first_speaking - first, terms.has_impact != 0
     cash, held, waiting = book.cash, book.held, book.order_side != NONE
     for row in range(len(close)):
-        if waiting:
+        look_ahead(open_time, open, row)
+        if seldom(waiting):
             book.row = first + row
             book.time = open_time[row]
             fill_waiting(terms, book, ledger, entries, lines, open[row])
             cash, held, waiting = book.cash, book.held, False
         equity[row] = cash + held * close[row]
-        if has_impact:
+        if seldom(has_impact):
             observe(book, volume[row])
-        state.candle_count += 1
+        count_candle(state, states[0])
         action = strategy_step(state, params, open_time[row], open[row], high[row], low[row], close[row], volume[row])
-        if action != 0 and row >= speaking:
+        if seldom(action != 0) and row >= speaking:
             book.row = first + row
             book.time = open_time[row]
             book.order_side = action
             decide(terms, book, ledger, entries, lines, close[row])
             cash, held, waiting = book.cash, book.held, book.order_side != NONE
             equity[row] = cash + held * close[row]
+    put_back(state, states[0])
 
 
 def run_guarded(states: Any, values: Any, candles: Any, desk: Any, equity: Any, first: int, last: int) -> None:
@@ -97,21 +114,21 @@ def run_guarded(states: Any, values: Any, candles: Any, desk: Any, equity: Any, 
     open_time, open, high, low, close, volume = candles
     open_time, open, high, low = open_time[first:last], open[first:last], high[first:last], low[first:last]
     close, volume, equity = close[first:last], volume[first:last], equity[first:last]
-    state, params = states[0], values[0]
+    state, params = own_record(states[0]), own_record(values[0])
     terms, book, ledger, entries, lines = desk[0][0], desk[1][0], desk[2][0], desk[3][0], desk[4][0]
-    speaking, is_trailing = terms.first_speaking - first, terms.has_trailing != 0
-    has_impact = terms.has_impact != 0
+    speaking, is_trailing, has_impact = terms.first_speaking - first, terms.has_trailing != 0, terms.has_impact != 0
     cash, held, waiting = book.cash, book.held, book.order_side != NONE
     below, above = guard_below(terms, book), guard_above(terms, book)
     for row in range(len(close)):
-        if waiting:
+        look_ahead(open_time, open, row)
+        if seldom(waiting):
             book.row = first + row
             book.time = open_time[row]
             fill_waiting(terms, book, ledger, entries, lines, open[row])
             cash, held, waiting = book.cash, book.held, False
             below, above = guard_below(terms, book), guard_above(terms, book)
         has_left = False
-        if low[row] <= below or high[row] >= above:
+        if seldom(low[row] <= below or high[row] >= above):
             book.row = first + row
             book.time = open_time[row]
             has_left = leave(terms, book, ledger, entries, lines, (open[row], high[row], low[row]))
@@ -121,11 +138,11 @@ def run_guarded(states: Any, values: Any, candles: Any, desk: Any, equity: Any, 
             book.candle_high = high[row]
             below = guard_below(terms, book)
         equity[row] = cash + held * close[row]
-        if has_impact:
+        if seldom(has_impact):
             observe(book, volume[row])
-        state.candle_count += 1
+        count_candle(state, states[0])
         action = strategy_step(state, params, open_time[row], open[row], high[row], low[row], close[row], volume[row])
-        if action != 0 and row >= speaking:
+        if seldom(action != 0) and row >= speaking:
             book.row = first + row
             book.time = open_time[row]
             book.order_side = action
@@ -133,6 +150,7 @@ def run_guarded(states: Any, values: Any, candles: Any, desk: Any, equity: Any, 
             cash, held, waiting = book.cash, book.held, book.order_side != NONE
             equity[row] = cash + held * close[row]
             below, above = guard_below(terms, book), guard_above(terms, book)
+    put_back(state, states[0])
 
 
 def finish(desk: Any, is_closed: bool, row: int, close: float) -> float:

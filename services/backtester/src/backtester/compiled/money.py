@@ -12,10 +12,12 @@ import math
 
 import numpy as np
 
+from shared.step_compiler import multiply_add, seldom
+
 UNIT = 1e18
 INVERSE_HIGH, INVERSE_LOW = 1e-18, -7.154242405462193e-35  # together 10^-18
 EXACT_POWER = 22  # 10^22 is the largest power of ten that is a float
-SPLITTER = 134217729.0  # 2^27 + 1
+WHOLE_MIN = 2.0**53  # from here on every float is a whole number
 HALF_TOLERANCE = 1e-6  # what two floats may be off at a half; no decimal of fewer than 24 places lies nearer to one
 STEP_TOLERANCE = 1e-9
 SHORT_SCALE = 1e8
@@ -40,16 +42,9 @@ def quick_sum(left: float, right: float) -> Money:
 
 
 def two_product(left: float, right: float) -> Money:
-    """Return the product and what rounding took from it (Dekker, Veltkamp)."""
+    """Return the product and what rounding took from it."""
     product = left * right
-    moved = SPLITTER * left
-    left_high = moved - (moved - left)
-    left_low = left - left_high
-    moved = SPLITTER * right
-    right_high = moved - (moved - right)
-    right_low = right - right_high
-    error = ((left_high * right_high - product) + left_high * right_low + left_low * right_high) + left_low * right_low
-    return product, error
+    return product, multiply_add(left, right, -product)
 
 
 def plus(left: Money, right: Money) -> Money:
@@ -96,15 +91,24 @@ def floor(value: Money) -> Money:
 
 def whole(value: Money) -> Money:
     """Return the nearest whole number, half to even."""
+    high, low = value
+    if seldom(abs(high) < WHOLE_MIN):
+        return small_whole(value)
+    nearest = np.rint(low)
+    if seldom(abs(abs(low - nearest) - 0.5) <= HALF_TOLERANCE):
+        nearest = np.floor(low)
+        nearest += is_odd(high) != is_odd(nearest)
+    return two_sum(high, nearest)
+
+
+def small_whole(value: Money) -> Money:
+    """Return the same for a number whose first float may have decimals."""
     high = np.floor(value[0])
+    low = 0.0
+    part = (value[0] - high) + value[1]
     if high == value[0]:
-        if value[1] == 0.0:
-            return value
         low = np.floor(value[1])
         part = value[1] - low
-    else:
-        low = 0.0
-        part = (value[0] - high) + value[1]
     if part > 0.5 + HALF_TOLERANCE or (part >= 0.5 - HALF_TOLERANCE and is_odd(high) != is_odd(low)):
         low += 1.0
     return two_sum(high, low)

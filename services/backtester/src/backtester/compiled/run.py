@@ -109,7 +109,8 @@ class CompiledRun:
         if fed:
             remember_volumes(book, past[5])
         entries = np.empty(min(data.rows, int(rules["max_entries"][0]) or data.rows) + 1, dtype=ENTRY)
-        lines, equity = trade_lines(2 * min(CHUNK_ROWS, data.rows) + 1), np.empty(data.rows)
+        room = 2 * CHUNK_ROWS + 1
+        lines, equity = trade_lines(min(2 * room, 2 * data.rows + 1)), np.empty(data.rows)
         desk, candles, loop = (rules, book, ledger, entries, lines), candle_arrays(data), self.loop(rules)
         found: list[Records] = []
         for begin in range(0, data.rows, CHUNK_ROWS):
@@ -121,15 +122,17 @@ class CompiledRun:
             equity[end - 1] = self._finish(desk, closing, end - 1, float(data.close[end - 1]))
             if book["is_overflown"][0]:
                 raise StepsOverflowError("quantities of more steps than int64 counts")
+            made = lines[: book["trades"][0]]
             if closing:
-                ended = lines[: book["trades"][0]]
-                ended["time"][ended["purpose"] == BY_END] = data.open_time_ms[-1] + data.timeframe_ms
-            found.append(lines[: book["trades"][0]].copy())
-            book["trades"], ledger["settled"] = 0, 0
+                made["time"][made["purpose"] == BY_END] = data.open_time_ms[-1] + data.timeframe_ms
+            if is_last or len(made) + room > len(lines):
+                found.append(made if is_last else made.copy())
+                book["trades"], ledger["settled"] = 0, 0
             if on_rows is not None:
                 on_rows(end)
         cash, held, fees = (to_amount(ledger[name][0]) for name in ("cash", "held", "fees"))
-        return LoopOutcome(np.concatenate(found), equity, book, cash, held, fees, states)
+        trades = found[0] if len(found) == 1 else np.concatenate(found)
+        return LoopOutcome(trades, equity, book, cash, held, fees, states)
 
     def describe(self, data: CandleData, trades: Records, history_start: int | None = None) -> list[str]:
         """Return the strategy's words for each trade that a signal of its own made; "" for the others.
