@@ -33,6 +33,18 @@ class OwnStrategy(CompiledStrategy):
         return "own"
 """
 
+PLAIN = """
+from strategies.base import BaseStrategy
+
+
+class OwnStrategy(BaseStrategy):
+    name = "own"
+    warmup_period = 1
+
+    def on_candle(self, candle):
+        return None
+"""
+
 
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -78,3 +90,11 @@ def test_a_step_that_fails_or_answers_no_action_ends_the_run_and_is_never_taken_
     write_csv: Callable[..., Path], engine: str, body: str, sentence: str
 ) -> None:
     assert sentence in refusal(write_csv([100.0 + number for number in range(9)]), body, "--engine", engine)
+
+
+def test_why_the_event_engine_ran_is_a_sentence(write_csv: Callable[..., Path]) -> None:
+    Path("own").mkdir()
+    Path("own/own_strategy.py").write_text(PLAIN)
+    fixed = ["--strategy", "own", "--strategies-dir", "own", "--symbol", "BTC/USDT", "--no-trials"]
+    result = CliRunner().invoke(backtest, [*fixed, "--data", str(write_csv([100.0, 101.0]))])
+    assert "engine event: the compiled one does not run own, which has no step" in result.output

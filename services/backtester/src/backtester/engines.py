@@ -62,7 +62,9 @@ def run_on(engine: str, job: EngineJob) -> BacktestResult:
     result = _run_event(job)
     if reason is None:
         return result
-    return msgspec.structs.replace(result, notes=(*result.notes, f"engine event, for compiled does not run {reason}"))
+    return msgspec.structs.replace(
+        result, notes=(*result.notes, f"engine event: the compiled one does not run {reason}")
+    )
 
 
 def _run_compiled(job: EngineJob) -> BacktestResult:

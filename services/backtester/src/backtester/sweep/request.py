@@ -46,7 +46,8 @@ class SweepRequest:
 def request_identity(request: SweepRequest, plugin: StrategyPlugin, data: CandleData) -> dict[str, Any]:
     """Return what makes a sweep another one: everything that decides a figure of it."""
     return {
-        **{name: str(value) for name, value in option_values(request.options).items()},
+        **{name: _plain(value) for name, value in option_values(request.options).items()},
+        "sizing": str(request.options.sizing),
         "strategy": plugin.name,
         "code_hash": plugin.code_hash,
         "symbol": request.symbol,
@@ -62,6 +63,10 @@ def request_identity(request: SweepRequest, plugin: StrategyPlugin, data: Candle
         "null": request.null,
         "seed": request.seed,
     }
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, bool | int | str | None) else str(value)
 
 
 def cost_words(request: SweepRequest) -> str:
