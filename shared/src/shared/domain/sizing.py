@@ -173,7 +173,9 @@ def affordable_quantity(cash: Decimal, *, price: Decimal, fees: FeeSchedule, ste
     Returns
     -------
     Decimal
-        The largest multiple q of the step with `q x price + fee <= cash`, each product rounded as it is booked.
+        The largest multiple q of the step with `q x price + fee <= cash`, each product rounded as it is booked. What
+        a unit costs is itself rounded to 18 decimals: at 0.000005 a unit, some 20 million of them may be a few steps of
+        1e-8 fewer than the largest, never more.
 
     Example: cash 100, price 30, fee 0, step 1 -> 3.
     """
