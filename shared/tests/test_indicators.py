@@ -189,3 +189,20 @@ def test_a_price_lies_on_the_side_that_the_whole_value_area_says(volumes: list[i
     side = profile_side(bins, bin_count, share, profile, price)
     profile_area(bins, bin_count, share, profile)
     assert side == int(price > profile[5]) - int(price < profile[3])
+
+
+@given(
+    close=st.floats(1e-8, 1e6),
+    money=st.floats(1e-8, 1e12),
+    volume=st.floats(1e-6, 1e9),
+    threshold=st.floats(0.0, 0.5),
+    is_at_border=st.booleans(),
+)
+def test_a_deviation_s_side_is_that_of_the_two_divisions(
+    close: float, money: float, volume: float, threshold: float, is_at_border: bool
+) -> None:
+    average = money / volume
+    close = average * (1.0 - threshold) if is_at_border else close
+    deviation = (close - average) / average
+    expected = -1 if deviation < -threshold else int(deviation > threshold)
+    assert indicators.deviation_side(close, money, volume, threshold) == expected
