@@ -9,7 +9,7 @@ fails leaves nothing behind.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -102,6 +102,28 @@ def grown(run: CandleRun | None, last_open_time: datetime | None, candles: Seque
         run = CandleRun(last_open_time)
     run.candles.extend(candles)
     return run
+
+
+def by_stream(batch: Iterable[Candle]) -> dict[Stream, list[Candle]]:
+    """Return the candles of each stream, in their order."""
+    streams: dict[Stream, list[Candle]] = {}
+    for candle in batch:
+        stream = (candle.symbol, candle.timeframe)
+        candles = streams.get(stream)
+        if candles is None:
+            candles = streams[stream] = []
+        candles.append(candle)
+    return streams
+
+
+def follows(last: datetime | None, candles: Sequence[Candle]) -> bool:
+    """Return whether candles are in the order of time, each once, and after `last`."""
+    for candle in candles:
+        open_time = candle.open_time
+        if last is not None and open_time <= last:
+            return False
+        last = open_time
+    return True
 
 
 def _open_time(candle: Candle) -> datetime:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared.candle_shelf import CandleShelf, grown
+from shared.candle_shelf import CandleShelf, by_stream, follows, grown
 from shared.db_chain import Write
 from shared.db_postgres import PostgresConnection
 from shared.db_rows import dialect_of
@@ -103,14 +103,14 @@ async def write_candles(
     """
     if not batch:
         return CandleWrite(0, 0, 0)
-    streams = _by_stream(batch)
+    streams = by_stream(batch)
     newest = await _newest(session, list(streams))
     new: list[Candle] = []
     changes: list[Candle] = []
     longer: list[tuple[Stream, slice]] = []
     for stream, candles in streams.items():
         last = newest.get(stream)
-        if _follows(last, candles):
+        if follows(last, candles):
             longer.append((stream, slice(len(new), len(new) + len(candles))))
             new += candles
             continue
@@ -169,27 +169,6 @@ async def read_last(session: AsyncSession, symbol: str, timeframe: str, count: i
 def until_open_time(timeframe: str, until_close_time: datetime | None) -> datetime | None:
     """Return the last open_time whose candle has closed at `until_close_time`."""
     return None if until_close_time is None else until_close_time - TIMEFRAME_DELTA[timeframe]
-
-
-def _by_stream(batch: Iterable[Candle]) -> dict[Stream, list[Candle]]:
-    streams: dict[Stream, list[Candle]] = {}
-    for candle in batch:
-        stream = (candle.symbol, candle.timeframe)
-        candles = streams.get(stream)
-        if candles is None:
-            candles = streams[stream] = []
-        candles.append(candle)
-    return streams
-
-
-def _follows(last: datetime | None, candles: Sequence[Candle]) -> bool:
-    """Return whether candles are in the order of time, each once, and after `last`."""
-    for candle in candles:
-        open_time = candle.open_time
-        if last is not None and open_time <= last:
-            return False
-        last = open_time
-    return True
 
 
 def _rows(candles: Sequence[Candle]) -> tuple[list[tuple[str, ...]], list[Candle]]:
