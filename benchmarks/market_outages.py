@@ -143,8 +143,10 @@ class Outage:
 @contextmanager
 def _people_unreachable(platform: Platform) -> Iterator[None]:
     platform.api.always = hang()
+    platform.restart("order-executor", telegram_topics="signals,orders,refusals,errors,summary")
     yield
     platform.api.always = None
+    platform.restart("order-executor")
 
 
 @contextmanager
@@ -277,9 +279,9 @@ OUTAGES: tuple[Outage, ...] = (
         "strategies run away",
         _strategies_run_away,
         frozenset({"DayLossLarge", "DrawdownDeep", "RefusalsRising"}),
-        90,
+        180,
     ),
-    Outage("the executor is away", _executor_away, frozenset({"LagHigh", "OutboxBacklog"}), 75),
+    Outage("the executor is away", _executor_away, frozenset({"LagHigh", "OutboxBacklog"}), 120),
     Outage("the database is held", _database_held, frozenset({"ProcessingSlow", "OrderLatencyHigh"}), 60),
     Outage(
         "the Bot API hangs",
