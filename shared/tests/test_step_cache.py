@@ -115,3 +115,30 @@ strategy.prepare()
 def test_a_module_that_is_removed_before_its_first_call_is_compiled_all_the_same(steps: Path) -> None:
     done = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+WINDOWS = """
+import math
+from shared.plugins import discover
+from shared.testing.builders import candle
+for period in (5, 40):
+    strategy = discover().get("bollinger").create("BTC/USDT", {"period": period})
+    signals = [strategy.on_candle(candle(number, 100 + 10 * math.sin(number / 3) + number % 37)) for number in range(160)]
+    print(period, [number for number, signal in enumerate(signals) if signal])
+"""
+
+
+@pytest.mark.thorough
+def test_machine_code_that_was_saved_under_the_number_of_another_is_made_anew(steps: Path) -> None:
+    def said() -> str:
+        done = subprocess.run([sys.executable, "-c", WINDOWS], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    before = said()
+    assert before.count("[]") == 0
+    first, second = sorted((steps / "__pycache__").glob("*.nbc"))
+    kept = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(kept)
+    assert said() == before

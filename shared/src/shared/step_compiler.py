@@ -159,7 +159,8 @@ def _functions_of(module: ModuleType, functions: Functions) -> SimpleNamespace:
     return SimpleNamespace(**{each.__name__: getattr(module, LOOP_PREFIX + each.__name__) for each in functions})
 
 
-DAMAGE = (EOFError, pickle.UnpicklingError, ValueError, ImportError, LookupError, AttributeError)
+# TypeError: code for another record, which two processes that saved at the same moment can leave under our number
+DAMAGE = (EOFError, pickle.UnpicklingError, ValueError, ImportError, LookupError, AttributeError, TypeError)
 
 
 def prepare(call: Callable[..., Any], *arguments: Any) -> None:
