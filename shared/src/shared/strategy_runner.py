@@ -159,7 +159,7 @@ class StrategyRunner:
     def _ask(self, candle: Candle) -> Signal | None:
         if self._is_compiled:
             return self.strategy.on_candle(candle)  # its step leaves out what is not finite by itself
-        if not _is_finite(candle):
+        if not is_finite(candle):
             return None
         signal = self._guard.call(self.strategy.on_candle, candle)
         return None if signal is None else self._checked(signal, candle)
@@ -196,7 +196,8 @@ class StrategyRunner:
         return replace(signal, side=side, reason=reason, price=price, quantity=quantity)
 
 
-def _is_finite(candle: Candle) -> bool:
+def is_finite(candle: Candle) -> bool:
+    """Return whether every number of a candle is one; a strategy is never shown another."""
     return (
         candle.open.is_finite()
         and candle.high.is_finite()

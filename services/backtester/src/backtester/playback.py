@@ -18,7 +18,7 @@ from shared.domain.rounding import minus
 from shared.domain.slippage import VOLUME_WINDOW
 from shared.errors import ConfigError
 from shared.models import TIMEFRAME_DELTA, TIMEFRAME_SECONDS, Candle, OrderStatus, Signal, to_milliseconds
-from shared.strategy_runner import StrategyRunner
+from shared.strategy_runner import StrategyRunner, is_finite
 
 PROGRESS_CANDLES = 5_000
 CHUNK_CANDLES = 500  # small enough to stay in a core's cache from the strategy's look to the arrays'
@@ -113,7 +113,7 @@ class StreamPlayback:
     def _visit(self, index: int, signals: Sequence[Signal] = ()) -> None:
         candle = self._candles[index]
         self._passed = index + 1
-        if not (signals or _is_finite(candle)):
+        if not (signals or is_finite(candle)):
             return  # no price to trade at: what waits waits on
         self._show_volumes(index)
         self._observed = index + 1  # the venue takes this candle's by itself
@@ -170,7 +170,7 @@ class MarketPlayback:
             candles = list(group)
             said = [self._runners[candle.symbol, candle.timeframe].feed(candle) for candle in candles]
             spoken = [signal for signal in said if signal is not None]
-            effects += self._paper.advance(as_of, [candle for candle in candles if _is_finite(candle)], spoken)
+            effects += self._paper.advance(as_of, [candle for candle in candles if is_finite(candle)], spoken)
             self._mark(as_of)
             signals, done = signals + len(spoken), done + len(candles)
             if done >= told + PROGRESS_CANDLES:
@@ -242,13 +242,3 @@ def _carried(closes: FloatArray) -> FloatArray:
 
 def _close_time(candle: Candle) -> datetime:
     return candle.close_time
-
-
-def _is_finite(candle: Candle) -> bool:
-    return (
-        candle.open.is_finite()
-        and candle.high.is_finite()
-        and candle.low.is_finite()
-        and candle.close.is_finite()
-        and candle.volume.is_finite()
-    )
