@@ -198,3 +198,14 @@ def test_an_interrupted_sweep_goes_on_without_losing_a_finished_trial(
     assert [report[name] for name in ("best", "noise", "top")] == [
         undisturbed[name] for name in ("best", "noise", "top")
     ]
+
+
+def test_a_kill_between_the_ledger_and_the_parts_counts_no_trial_twice(candles: Path, tmp_path: Path) -> None:
+    _, _, kept = interrupted(candles, tmp_path, signal.SIGKILL)
+    for part in (tmp_path / "out.parquet.parts").glob("part-*.parquet"):
+        part.unlink()  # as if it had died with the ledger written and nothing else
+    assert len(pl.read_parquet(tmp_path / "trials.parquet")) == 11 <= len(kept)
+    result = run(candles, tmp_path, "--null", "120", "--resume")
+    assert result.exit_code == 0, result.output
+    assert "11 trials on this data so far" in result.output
+    assert len(pl.read_parquet(tmp_path / "trials.parquet")) == 11

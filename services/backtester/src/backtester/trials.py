@@ -52,11 +52,12 @@ class Recorded(NamedTuple):
     notice: str = ""
 
 
-def record_trials(state: Path, trials: Sequence[Trial]) -> Recorded:
+def record_trials(state: Path, trials: Sequence[Trial], *, once_since: datetime | None = None) -> Recorded:
     """Append rows to the ledger in `state`, all or none; at least one.
 
     Runs that end at the same instant wait for one another; the file is replaced in one step, so a reader never meets
     half of it. A file that is no ledger is moved aside, nothing of it is lost. The newest `TRIALS_MAX` rows are kept.
+    Of a row that was recorded at `once_since` or later, in all but its time, there is no second one.
     """
     import polars as pl
 
@@ -66,6 +67,11 @@ def record_trials(state: Path, trials: Sequence[Trial]) -> Recorded:
         with _only_writer(state / LOCK_FILE):
             kept, notice = _kept(path, last.recorded_at)
             rows = pl.DataFrame([msgspec.structs.asdict(trial) for trial in trials], schema=_schema())
+            if once_since is not None:
+                recent = kept.filter(pl.col("recorded_at") >= once_since)
+                rows = rows.join(
+                    recent, on=[name for name in _schema() if name != "recorded_at"], how="anti", nulls_equal=True
+                )
             table = pl.concat([kept, rows]).tail(TRIALS_MAX)
             _replace(path, table)
     except OSError as error:

@@ -20,11 +20,22 @@ if TYPE_CHECKING:
 
 
 class TrialRecorder:
-    """Knows what all trials of a sweep have in common; `number` is the ledger's count on this data so far."""
+    """Knows what all trials of a sweep have in common; `number` is the ledger's count on this data so far.
 
-    def __init__(self, request: SweepRequest, plugin: StrategyPlugin, sets: Sets, data: CandleData) -> None:
+    `begun_at` is when an interrupted sweep was begun that goes on now: what it had recorded is not recorded again.
+    """
+
+    def __init__(
+        self,
+        request: SweepRequest,
+        plugin: StrategyPlugin,
+        sets: Sets,
+        data: CandleData,
+        begun_at: datetime | None = None,
+    ) -> None:
         self._state, self._plugin, self._sets, self._data = request.trials, plugin, sets, data
         self._costs, self._balance = cost_words(request), request.initial_balance
+        self._begun_at = begun_at
         self.number = 0
         self.notices: list[str] = []
 
@@ -35,7 +46,7 @@ class TrialRecorder:
         names = ("trial", "trades", "final_balance", "sharpe")
         trials = [self._trial(dict(zip(names, row, strict=True)), now) for row in rows.select(names).iter_rows()]
         try:
-            recorded = record_trials(self._state, trials)
+            recorded = record_trials(self._state, trials, once_since=self._begun_at)
         except ConfigError as error:
             if str(error) not in self.notices:
                 self.notices.append(str(error))

@@ -75,7 +75,7 @@ def run_sweep(request: SweepRequest, clock: Clock, on_trials: OnTrials | None = 
     identity = request_identity(request, plugin, data)
     store = SweepStore(request.out)
     done = store.begin(identity, resume=request.resume)
-    recorder = TrialRecorder(request, plugin, sets, data)
+    recorder = TrialRecorder(request, plugin, sets, data, store.begun_at() if request.resume else None)
     terms = SweepTerms(request.symbol, request.timeframe, request.initial_balance, options)
     work = _Work(request, sets, BatchRunner(sets.base, terms), sweep_market(data), Keeper(store, recorder, clock))
     prepared = clock.monotonic()
@@ -90,7 +90,10 @@ def run_sweep(request: SweepRequest, clock: Clock, on_trials: OnTrials | None = 
 
 @dataclass(frozen=True, slots=True)
 class Keeper:
-    """Where finished trials go: the ledger first, for a trial that is counted twice was run twice; then the parts."""
+    """Where finished trials go: the ledger first, so that none is kept and not counted; then the parts.
+
+    What a kill left between the two is run again, and the ledger knows it.
+    """
 
     store: SweepStore
     recorder: TrialRecorder

@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +70,10 @@ class SweepStore:
                 raise ConfigError(f"{self.folder}: cannot be written ({error.strerror}); give another --out") from error
         parts = [_read_part(path) for path in sorted(self.folder.glob("part-*.parquet"))]
         return pl.concat([pl.DataFrame(schema=schema()), *parts]).unique(["market", "trial"], keep="first")
+
+    def begun_at(self) -> datetime:
+        """Return when the sweep was begun whose parts lie here."""
+        return datetime.fromtimestamp((self.folder / REQUEST_FILE).stat().st_mtime, UTC)
 
     def add(self, rows: pl.DataFrame) -> None:
         """Keep finished trials: when this returns, they outlive the process."""

@@ -243,18 +243,18 @@
   function groupChart(name) {
     const groups = run.groups[name];
     return [[{
-      type: "bar", x: groups.map((group) => group.name), y: groups.map((group) => group.pnl), marker: { color: groups.map((group) => color(group.pnl < 0 ? "bad" : "good")) },
+      type: "bar", x: groups.map((group) => group.name), y: groups.map((group) => group.pnl), width: groups.length < FEW_GROUPS ? 0.3 : undefined, marker: { color: groups.map((group) => color(group.pnl < 0 ? "bad" : "good")) },
       customdata: groups.map((group) => [group.trips, group.trips ? (100 * group.wins) / group.trips : 0, group.pnl + group.fees]),
       hovertemplate: `%{x}: net %{y:,.2f}${unit}<br>%{customdata[0]:,} trips, %{customdata[1]:.1f} % won<br>%{customdata[2]:,.2f} before fees<extra></extra>`,
     }], layout({ xaxis: axis({ type: "category", fixedrange: true, tickangle: name === "size" ? -30 : 0, nticks: 12 }), yaxis: axis({ fixedrange: true, zeroline: true, tickformat: ",~r" }) })];
   }
-  const POINTS_DRAWN_MAX = 2500;
+  const POINTS_DRAWN_MAX = 2500, FEW_TRIPS = 200, FEW_GROUPS = 4;
   function moveChart(name) {
     const moves = pairs[name], step = Math.max(1, Math.ceil(count / POINTS_DRAWN_MAX)), sides = [[], []];
     for (let i = 0; i < count; i += step) sides[pairs.pnl[i] > 0 ? 1 : 0].push(i);
     const traces = sides.map((rows, won) => ({
       type: "scatter", mode: "markers", name: won ? "won" : "lost", x: rows.map((i) => moves[i]), y: rows.map((i) => pairs.pnl_pct[i]),
-      marker: { symbol: won ? "circle" : "x-thin", size: won ? 5 : 6, opacity: 0.65, color: color(won ? "good" : "bad"), line: { width: won ? 0 : 1.3, color: color(won ? "good" : "bad") } },
+      marker: { symbol: won ? "circle" : "x-thin", size: (won ? 5 : 6) + (count < FEW_TRIPS ? 4 : 0), opacity: 0.65, color: color(won ? "good" : "bad"), line: { width: won ? 0 : 1.3, color: color(won ? "good" : "bad") } },
       hovertemplate: "move %{x:.2f} %, net %{y:.2f} %<extra></extra>",
     }));
     const mark = name === "adverse" ? run.stop_pct : run.target_pct, word = name === "adverse" ? "stop" : "target";
