@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select
+from structlog.testing import capture_logs
 
 from shared.broker_memory import MemoryBroker
 from shared.clock import ManualClock
@@ -193,3 +194,17 @@ async def test_a_late_live_candle_is_handled_when_it_comes(database: Database, l
 
     assert {each[2] for each in await signals_of(database)} == {BTC, ETH}
     assert await database.read_cursors("engine/watermark") == watermark
+
+
+class ChattyStrategy(SwingStrategy):
+    def notices(self) -> list[str]:
+        return [f"its filter muted {self.seen} candles"]
+
+
+async def test_what_a_person_should_know_of_a_strategy_is_logged_once(store: Store, loop_of: BuildLoop) -> None:
+    loop = loop_of([runner(ALPHA, ChattyStrategy())], batch_rows_max=1)
+    await store([candle(0, 100), candle(1, 101), candle(1500, 100), candle(3000, 101)])
+    with capture_logs() as records:
+        await run_dry(loop)
+    told = [(each["log_level"], each["instance"]) for each in records if each["event"] == "strategy.notice"]
+    assert told == [("warning", str(ALPHA))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from structlog.stdlib import BoundLogger
@@ -68,6 +68,8 @@ class EngineLoop:
         self._gate = None if config.is_deterministic else LiveGate(engine.runners)
         self._waiting = WaitingRoom(config.streams, config.wait_seconds)
         self._faults_told: set[str] = set()
+        self._noticed: set[InstanceKey] = set()
+        self._noticed_on: date | None = None
         self._silences: dict[InstanceKey, str] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -125,6 +127,7 @@ class EngineLoop:
         await self._bell.announce(watermark)
         self._report(candles, signals)
         self._tell_silences(watermark)
+        self._tell_notices(watermark.date())
         return True
 
     async def _next_candles(self) -> tuple[list[Candle], datetime | None]:
@@ -190,6 +193,18 @@ class EngineLoop:
         for key in self._silences.keys() - silences.keys():
             self._log.info("strategy.speaks", instance=str(key))
         self._silences = silences
+
+    def _tell_notices(self, day: date) -> None:
+        """Say what a person should know of an instance, once; looked for on every new day of the market."""
+        if day == self._noticed_on:
+            return
+        self._noticed_on = day
+        for runner in self._engine.runners:
+            if runner.fault or runner.key in self._noticed:
+                continue
+            for text in runner.notices():
+                self._noticed.add(runner.key)
+                self._log.warning("strategy.notice", instance=str(runner.key), detail=text)
 
 
 def _signal_row(signal: Signal) -> dict[str, Any]:
