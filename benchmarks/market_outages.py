@@ -70,7 +70,7 @@ class StuckStrategy(BaseStrategy):
 TAMPERED = (
     "UPDATE trades SET quantity = quantity * $1::text::numeric WHERE sequence = (SELECT min(sequence) FROM trades)"
 )
-HELD = "LOCK TABLE candles, signals, decisions, orders, strategy_states IN ACCESS EXCLUSIVE MODE"
+HELD = "LOCK TABLE orders IN ACCESS EXCLUSIVE MODE"
 
 
 @dataclass(frozen=True)
@@ -282,7 +282,7 @@ OUTAGES: tuple[Outage, ...] = (
         180,
     ),
     Outage("the executor is away", _executor_away, frozenset({"LagHigh", "OutboxBacklog"}), 120),
-    Outage("the database is held", _database_held, frozenset({"ProcessingSlow", "OrderLatencyHigh"}), 60),
+    Outage("the database is held", _database_held, frozenset({"ProcessingSlow", "OrderLatencyHigh"}), 100),
     Outage(
         "the Bot API hangs",
         _people_unreachable,
