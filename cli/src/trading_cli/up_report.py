@@ -58,21 +58,12 @@ async def make_report(
 ) -> UpReport:
     """Return the report of a run that began with `before` and took `seconds`."""
     totals = await read_totals(database)
+    row, decided = OrderRow, (DecisionRow.outcome, DecisionRow.reason)
+    counted = select(*decided, func.count()).group_by(*decided)
+    ended = select(row.reason, func.count()).where(row.status.in_(("REJECTED", "EXPIRED"))).group_by(row.reason)
     async with database.read() as session:
-        reasons = (
-            await session.execute(
-                select(DecisionRow.outcome, DecisionRow.reason, func.count()).group_by(
-                    DecisionRow.outcome, DecisionRow.reason
-                )
-            )
-        ).all()
-        closed = (
-            await session.execute(
-                select(OrderRow.reason, func.count())
-                .where(OrderRow.status.in_(("REJECTED", "EXPIRED")))
-                .group_by(OrderRow.reason)
-            )
-        ).all()
+        reasons = (await session.execute(counted)).all()
+        closed = (await session.execute(ended)).all()
         account = (await session.execute(select(AccountRow.__table__))).mappings().first()
         positions = (await session.execute(select(PositionRow.symbol, PositionRow.quantity))).all()
     refused = {reason: count for outcome, reason, count in reasons if outcome == "refused"}
