@@ -110,9 +110,9 @@ class Platform:
             time.sleep(0.5)
         return False
 
-    def is_ready(self, name: str) -> bool:
-        """Return whether a service says that it is ready."""
-        return get(f"http://127.0.0.1:{self.ports[name]}/ready")[0] == 200
+    def is_ready(self, name: str, path: str = "/ready") -> bool:
+        """Return whether a service says that it is ready, or whatever else `path` asks."""
+        return get(f"http://127.0.0.1:{self.ports[name]}{path}")[0] == 200
 
     def execute(self, *statements: tuple[str, ...], held_seconds: float = 0.0) -> None:
         """Run statements in one transaction and keep it open for a while."""
@@ -189,7 +189,7 @@ def _service_away(platform: Platform) -> Iterator[None]:
 def _restarts(platform: Platform) -> Iterator[None]:
     for _ in range(5):
         platform.restart("portfolio-manager")
-        while not platform.is_ready("portfolio-manager"):
+        while not platform.is_ready("portfolio-manager", "/live"):  # which it says before it has its lease
             time.sleep(0.2)
         time.sleep(TWO_SCRAPES_SECONDS)
     yield
