@@ -185,6 +185,14 @@ def test_a_balance_that_covers_an_order_to_the_last_unit_buys_it_in_both() -> No
     assert compiled.refused.get("insufficient_cash", 0) > 0
 
 
+def test_a_tiny_price_is_sized_by_risk_to_the_same_step_in_both() -> None:
+    candles = walk(3, 600, decimals=17, level=1.78e-6)
+    options = BacktestOptions(sizing="risk:1", stop_loss_pct=3)  # type: ignore[arg-type]
+    compiled, event = both("ema_crossover", candles, options, "0.5")
+    assert compiled.total_trades > 20
+    assert_equal(compiled, event)
+
+
 def test_candles_beyond_one_piece_of_the_loop_are_one_run() -> None:
     small = walk(5, 300)
     repeats = CHUNK_ROWS // small.rows + 2

@@ -122,6 +122,7 @@ def near_steps(terms: Any, book: Any, close: float) -> int:
         if terms.has_anchor:
             return -1
         unit = close * terms.stop_share[0]
+        error += UNIT_SIZE / unit  # what a unit may lose is money of 18 decimals, too
     count = money / (unit * terms.step_size) + STEP_TOLERANCE
     unsure = count * (error + FEW_ROUNDINGS) + UNIT_SIZE / terms.step_size + FEW_ROUNDINGS
     if count >= STEPS_MAX or unsure > UNSURE_MAX or abs(count - np.floor(count + 0.5)) <= unsure:
