@@ -132,6 +132,9 @@ def test_the_backtests_of_the_docs_run(tmp_path: Path) -> None:
     said = [run(line, tmp_path) for line in of_kind("backtests.md", "trading backtest")]
     assert len(said) >= 3
     assert (tmp_path / "run.html").stat().st_size > 100_000
+    (line,) = of_kind("backtests.md", "trading sweep")
+    run(line, tmp_path)
+    assert (tmp_path / "sweep.html").exists()
 
 
 def test_the_local_exchange_of_the_docs_starts_and_ends(tmp_path: Path) -> None:
