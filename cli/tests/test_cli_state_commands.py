@@ -65,7 +65,7 @@ async def test_tables_stay_while_a_service_holds_its_lease(trading: Trading, sta
     assert await lease.take()
     down = ("db", "downgrade", "base", "--yes", "--database-url", url)
     refused = await asyncio.to_thread(trading, *down)
-    assert refused.exit_code == 2
+    assert refused.exit_code == 3
     assert "strategy-engine is held by process" in refused.stderr
     assert "stop every service first" in refused.stderr
     assert "Traceback" not in refused.output

@@ -13,7 +13,7 @@ from shared.config import SERVICE_PORTS
 from shared.db import Database
 from shared.db_migrations import head_revision, migrations_folder
 from shared.db_url import parse_database_url
-from shared.errors import ConfigError
+from shared.errors import ConfigError, StateLocked
 from shared.lease import holders_of
 from trading_cli.database_copy import copy
 from trading_cli.state_dir import hold_state
@@ -95,7 +95,7 @@ def check(ctx: click.Context, /, state: Path | None, database_url: str | None) -
 async def _refuse_while_served(database: Database, stored: StoredState) -> None:
     holders = await holders_of(database, tuple(SERVICE_PORTS)) if await database.revision() else []
     if holders:
-        raise ConfigError(
+        raise StateLocked(
             f"db downgrade: {stored.name}: {'; '.join(holders)}; stop every service first: none can use older tables"
         )
 

@@ -2,7 +2,7 @@
 
 TradingError                 exit_code 1, retryable False
 ├─ ConfigError               a person's mistake: option, setting, file, environment; exit_code 2
-│  └─ StateLocked            another instance holds the state directory; exit_code 3
+│  └─ StateLocked            another instance holds the state, or a lease on it; exit_code 3
 ├─ MarketDataError
 │  ├─ MalformedMessage       a message or candle that cannot be read: quarantine or dead letter
 │  ├─ DataGap                a hole in a stream
@@ -42,7 +42,7 @@ class ConfigError(TradingError):
 
 
 class StateLocked(ConfigError):
-    """Another instance holds the state directory."""
+    """Another instance holds the state, or a lease on it."""
 
     exit_code = 3
 
