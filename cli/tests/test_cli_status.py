@@ -119,8 +119,17 @@ def test_a_state_named_by_the_environment_is_found(
     trading: Trading, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRADING_STATE", str(state))
-    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@nowhere/none")  # of `trading run`, not of this state
     assert trading("status").exit_code == 0
+
+
+def test_the_environments_url_goes_before_its_state_and_a_named_state_before_both(
+    trading: Trading, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRADING_STATE", str(state))
+    monkeypatch.setenv("DATABASE_URL", "sqlite:///of_the_services.db")
+    asked = trading("status")
+    assert (asked.exit_code, "of_the_services.db: holds no database" in asked.stderr) == (2, True)
+    assert trading("status", "--state", state).exit_code == 0
 
 
 def test_verify_is_clean_and_says_how_far_behind_a_service_is(trading: Trading, state: Path) -> None:

@@ -66,10 +66,12 @@ def cli_settings(**options: Any) -> Settings:
 
 
 def find_state(state: Path | None, database_url: str | None) -> StoredState:
-    """Return the database that is meant: the one named, a state that is named, the environment's, the usual state."""
+    """Return the database that is meant: the URL or the state of the command line, then those of the environment.
+
+    In the environment the URL goes before the state, as it does for the services, which keep only logs there then.
+    """
     settings = cli_settings(state=state, database_url=database_url)
-    named_elsewhere = settings.database_url and (database_url or "state" not in settings.model_fields_set)
-    if named_elsewhere:
+    if settings.database_url and (database_url or state is None):
         return StoredState(settings, settings.database_url, is_own=False)
     return StoredState(settings, url_of_state(settings.state), is_own=True)
 
