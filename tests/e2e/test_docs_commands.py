@@ -119,7 +119,14 @@ def postgres_url() -> Iterator[str]:
 
 
 def test_every_command_of_the_docs_is_known_to_a_test_here() -> None:
-    known = ("trading backtest", "trading db copy", "trading paper-exchange", "trading db upgrade", "trading run")
+    known = (
+        "trading backtest",
+        "trading sweep",
+        "trading db copy",
+        "trading paper-exchange",
+        "trading db upgrade",
+        "trading run",
+    )
     known += ("docker compose", "printf", "export DATABASE_URL", "prometheus --config.file", "sed -E")
     documents = [path.name for path in sorted(DOCS.glob("*.md"))]
     strange = [line for name in documents for line in commands_of(name) if not line.startswith(known)]
