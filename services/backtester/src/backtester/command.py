@@ -220,6 +220,8 @@ def _progress() -> Callable[[int, int], None] | None:
 
     def show(done: int, total: int) -> None:
         line = f"{done:,} of {total:,} candles" if done < total else ""
+        if not done:
+            line += "; the first run of a strategy makes its machine code, up to half a minute"
         click.echo(f"\r\x1b[K{line}", nl=False, err=True)
 
     return show

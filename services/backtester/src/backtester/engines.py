@@ -71,6 +71,7 @@ def _run_compiled(job: EngineJob) -> BacktestResult:
     assert isinstance(job.strategy, CompiledStrategy), "a strategy without a step was refused before"
     engine = CompiledEngine(job.strategy, job.balance, job.options, clock=job.clock)
     started = job.clock.monotonic()
+    _tell_start(job)
     engine.prepare(job.data)
     compiled = job.clock.monotonic() - started
     result = engine.run(job.data, job.history_start, job.on_progress)
@@ -79,6 +80,7 @@ def _run_compiled(job: EngineJob) -> BacktestResult:
 
 def _run_event(job: EngineJob) -> BacktestResult:
     started = job.clock.monotonic()
+    _tell_start(job)
     candles, past = list(job.data.candles()), job.data.history
     history = [] if job.history_start is None or past is None else list(past.candles(job.history_start))
     loaded = job.clock.monotonic()
@@ -90,3 +92,9 @@ def _run_event(job: EngineJob) -> BacktestResult:
     result = engine.run(candles, history, job.on_progress)
     seconds = RunSeconds(load=loaded - started, compile=compiled - loaded, run=result.seconds.run)
     return msgspec.structs.replace(result, seconds=seconds)
+
+
+def _tell_start(job: EngineJob) -> None:
+    """Tell that nothing is done yet: the first run of a strategy makes machine code for many seconds."""
+    if job.on_progress is not None:
+        job.on_progress(0)
