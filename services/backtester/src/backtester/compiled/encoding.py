@@ -75,11 +75,6 @@ def encode_rules(
     """
     instrument, slippage = instance.instrument, book.slippage_bps / BPS
     impact = book.impact or ImpactModel()
-    steps = int(floor_to_step(signal_quantity, instrument.step_size) / instrument.step_size)
-    if steps > STEPS_MAX:
-        raise StepsOverflowError(
-            f"a quantity of {signal_quantity}, more steps of {instrument.step_size} than are counted"
-        )
     anchor = stop_price(ONE, instance.stop_loss_pct, instance.stop_anchor_price) if instance.stop_anchor_price else None
     sizing = instance.sizing
     amount = {SizingRule.QUOTE: ALL_DIGITS.scaleb(sizing.amount, 18), SizingRule.RISK: sizing.amount / 100}
@@ -104,7 +99,7 @@ def encode_rules(
         "balance": float(balance),
         "step_size": float(instrument.step_size),
         "sizing_amount": float(sizing.amount / 100 if sizing.rule is SizingRule.RISK else sizing.amount),
-        "signal_steps": steps,
+        "signal_steps": _steps_of(signal_quantity, instrument.step_size),
         "sizing": SIZING_NUMBERS[sizing.rule],
         "max_entries": instance.max_entries,
         "timeframe_ms": TIMEFRAME_SECONDS[timeframe] * 1000,
@@ -118,6 +113,13 @@ def encode_rules(
     for name, value in values.items():
         rules[name] = value
     return rules
+
+
+def _steps_of(quantity: Decimal, step_size: Decimal) -> int:
+    steps = int(floor_to_step(quantity, step_size) / step_size)
+    if steps > STEPS_MAX:
+        raise StepsOverflowError(f"a quantity of {quantity}, more steps of {step_size} than are counted")
+    return steps
 
 
 def _switches(book: BookRules, instance: InstanceRules) -> dict[str, bool]:
