@@ -132,10 +132,9 @@ class PostgresConnection:
     async def _asked(self, statement: str, parameters: Sequence[Any]) -> list[Any]:
         try:
             found: list[Any] = await self.raw.fetch(statement, *parameters)
-        except Exception:
-            raise
-        except BaseException:
-            if not self.has_begun:  # no rollback will tell how far the conversation went
+        except BaseException as fault:
+            is_cut_off = not isinstance(fault, Exception)  # cancelled, most likely: nobody knows how far it went
+            if is_cut_off and not self.has_begun:  # and no rollback will tell
                 self.cut()
             raise
         return found
