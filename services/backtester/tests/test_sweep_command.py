@@ -93,6 +93,15 @@ def test_json_and_parquet_tell_the_same_sets_with_the_noise_beside_the_best(cand
     assert "psr" not in result.stdout
 
 
+def test_slippage_by_size_is_named_with_the_largest_fill_and_noted_in_the_ledger(candles: Path, tmp_path: Path) -> None:
+    result = run(candles, tmp_path, "--null", "1", "--half-spread-bps", "1", "--impact-bps", "20")
+    assert "slippage 1 bps + 20 bps x sqrt(size / median volume)" in result.output
+    assert "largest fill of any set: 1 % of a candle's usual volume" in result.output  # 0.01 of candles that trade 1
+    assert pl.read_parquet(tmp_path / "out.parquet")["participation_max"].to_list() == pytest.approx([0.01] * 11)
+    costs = pl.read_parquet(tmp_path / "trials.parquet")["costs"]
+    assert set(costs) == {"next-open 0.001 quote 1 bps + 20 bps x sqrt(size / median volume) refuse fixed"}
+
+
 def test_every_set_is_a_trial_in_the_ledger(candles: Path, tmp_path: Path) -> None:
     result = run(candles, tmp_path, "--null", "1")
     assert "11 trials on this data so far" in result.output
@@ -119,7 +128,7 @@ BAD_INPUT: list[tuple[tuple[str, ...], tuple[str, ...], str]] = [
     (("short_period=3,4",), ("--strategy", "ema_crosover"), "did you mean 'ema_crossover'?"),
     (("short_period=3,4",), ("--param", "long=30"), "did you mean 'long_period'?"),
     (("short_period=3,4",), ("--initial-balance", "0"), "initial balance: must be > 0"),
-    (("short_period=3,4",), ("--half-spread-bps", "1", "--impact-bps", "5"), "slippage by size"),
+    (("short_period=3,4",), ("--slippage-bps", "1", "--impact-bps", "5"), "two models of the same cost"),
     (("short_period=3,4",), ("--data", "absent.parquet"), "absent.parquet"),
     (("short_period=3,4",), ("--threads", "0"), "--threads"),
     (("short_period=3,4",), ("--null", "-1"), "--null"),

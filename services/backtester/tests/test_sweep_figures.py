@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ from hypothesis import strategies as st
 
 from backtester.compiled.engine import CompiledEngine
 from backtester.data import load_candles
+from backtester.engine import BacktestEngine
 from backtester.history import history_start
 from backtester.options import BacktestOptions
 from backtester.result import BacktestResult
 from backtester.sweep.request import SweepRequest
 from backtester.sweep.run import Swept, run_sweep
 from shared.clock import SystemClock
+from shared.models import from_milliseconds
 from shared.plugins import discover
 from shared.testing.reference import reference_path
 
@@ -75,6 +78,8 @@ def assert_every_figure_is_the_single_run_s(done: Swept, trials: int | None = No
         assert row["final_balance"] == pytest.approx(float(result.final_balance), abs=1e-9 * balance)
         assert row["fees_paid"] == pytest.approx(float(result.fees_paid), abs=1e-9 * balance)
         assert row["total_return"] == pytest.approx(found.total_return, abs=1e-7)
+        if done.request.options.impact is not None:
+            assert row["participation_max"] == pytest.approx(result.participation_max, rel=1e-9)
         for name in ("sharpe", "sortino", "calmar"):
             assert_same_ratio(row[name], getattr(found, f"{name}_ratio"))
         assert_same_ratio(row["cagr"], found.cagr)
@@ -97,6 +102,9 @@ OPTIONS = [
     BacktestOptions(take_profit_pct=Decimal(2), fee_maker=Decimal("0.0002")),
     BacktestOptions(stop_loss_pct=Decimal(2), sizing="risk:1", fee_asset="bnb"),  # type: ignore[arg-type]
 ]
+BY_SIZE: dict[str, Any] = {"slippage_bps": Decimal(0), "half_spread_bps": Decimal(1), "impact_bps": Decimal(25)}
+CROSSINGS = {"short_period": (1, 3), "long_period": (4, 30)}
+BANDS = {"period": (2, 5, 30), "num_std": (0.5,), "min_bandwidth": (0.0,)}  # is fed as many candles as its period
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: f"{options.sizing} {options.fill}")
@@ -150,16 +158,71 @@ def test_so_it_is_for_any_options(
     assert_every_figure_is_the_single_run_s(swept(path, out, options=options), trials=3)
 
 
+@given(
+    seed=st.integers(0, 10**6),
+    grid=st.sampled_from([CROSSINGS, BANDS]),
+    rows=st.sampled_from([12, 200]),
+    start=st.sampled_from([None, 3, 15, 90]),
+    stop=st.sampled_from(["0", "0.7"]),
+    target=st.sampled_from(["0", "1.1"]),
+    rules=st.fixed_dictionaries(
+        {
+            "fee_asset": st.sampled_from(["quote", "received", "bnb"]),
+            "fill": st.sampled_from(["next-open", "close"]),
+            "sizing": st.sampled_from(["fixed", "equity_fraction:0.9", "quote:9990"]),
+            "partial_cash": st.booleans(),
+            "close_at_end": st.booleans(),
+        }
+    ),
+)
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_so_it_is_with_slippage_by_size_whatever_history_and_window_hold(
+    seed: int,
+    grid: dict[str, Any],
+    rows: int,
+    start: int | None,
+    stop: str,
+    target: str,
+    rules: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    out = Path(tempfile.mkdtemp(dir=tmp_path))
+    path = random_walk(out / "walk.parquet", rows + (start or 0), seed=seed, holes=True)
+    begin = None if start is None else from_milliseconds(int(load_candles(path, "BTC/USDT", "1h").open_time_ms[start]))
+    options = BacktestOptions(**BY_SIZE | rules, stop_loss_pct=Decimal(stop), take_profit_pct=Decimal(target))
+    strategy = "ema_crossover" if grid is CROSSINGS else "bollinger"
+    done = swept(path, out, options=options, start=begin, strategy=strategy, grid=grid, params={"quantity": "0.7"})
+    assert_every_figure_is_the_single_run_s(done)
+
+
+def test_with_slippage_by_size_a_set_is_also_what_the_event_engine_makes_of_it(tmp_path: Path) -> None:
+    path = random_walk(tmp_path / "walk.parquet", 24 * 40, seed=9, holes=True)
+    start = load_candles(path, "BTC/USDT", "1h").first.replace(day=10)
+    options = BacktestOptions(**BY_SIZE, stop_loss_pct=Decimal(1), close_at_end=True)
+    done = swept(path, tmp_path, options=options, start=start, params={"quantity": "2"}, initial_balance=Decimal(10**6))
+    for row in done.table.filter(pl.col("market") == 0).to_dicts():
+        strategy = discover().get("ema_crossover").create("BTC/USDT", done.sets.given[row["trial"]])
+        assert done.data.history is not None
+        past = list(done.data.history.candles(history_start(strategy, done.data) or 0))
+        result = BacktestEngine(strategy, Decimal(10**6), options).run(list(done.data.candles()), past)
+        assert (row["trades"], row["signals"]) == (result.total_trades, result.signals)
+        assert row["final_balance"] == pytest.approx(float(result.final_balance), abs=1e-3)
+        assert row["participation_max"] == pytest.approx(result.participation_max, rel=1e-9)
+
+
 def test_so_it_is_on_recorded_candles(tmp_path: Path) -> None:
     path = reference_path("data/candles/binance-BTCUSDT-1h.parquet")
     done = swept(path, tmp_path, options=OPTIONS[2])
     assert_every_figure_is_the_single_run_s(done)
 
 
-def test_more_signals_than_one_window_holds_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("options", [OPTIONS[3], BacktestOptions(**BY_SIZE)], ids=["guarded", "by size"])
+def test_more_signals_than_one_window_holds_change_nothing(
+    options: BacktestOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = random_walk(tmp_path / "walk.parquet", 6000, seed=5)
-    whole = swept(path, tmp_path, options=OPTIONS[3])
+    whole = swept(path, tmp_path, options=options)
     monkeypatch.setattr("backtester.sweep.batch.SIGNALS_MAX", 1100)
     (tmp_path / "windows").mkdir()
-    parts = swept(path, tmp_path / "windows", options=OPTIONS[3])
+    parts = swept(path, tmp_path / "windows", options=options)
     assert parts.table.drop("fees_paid").equals(whole.table.drop("fees_paid"))

@@ -134,6 +134,20 @@ class BacktestOptions:
         except ValueError as error:
             raise ConfigError(str(error)) from None
 
+    @property
+    def slippage_words(self) -> str:
+        """Return what an order that meets the market pays beside its price."""
+        if self.impact is None:
+            return f"{self.slippage_bps} bps"
+        half_spread, impact = self.impact.half_spread_bps, self.impact.impact_bps
+        return f"{half_spread} bps + {impact} bps x sqrt(size / median volume)"
+
+    @property
+    def cost_words(self) -> str:
+        """Return the costs as the trial ledger notes them."""
+        slippage = self.slippage_bps if self.impact is None else self.slippage_words
+        return " ".join(map(str, (self.fill, self.fee, self.fee_asset.value, slippage, self.gap, self.sizing)))
+
     def book_rules(self) -> BookRules:
         """Return what holds for the whole account."""
         try:

@@ -172,7 +172,6 @@ def _counted(result: BacktestResult, request: BacktestRequest, plugin: StrategyP
     """Return the result with its number in the trial ledger; a ledger that fails is a note, not the loss of the run."""
     if request.trials is None or result.data is None:
         return result
-    costs = [result.fill, result.fee, result.fee_asset, result.slippage_bps, request.options.gap, result.sizing]
     trial = Trial(
         recorded_at=clock.now(),
         strategy=result.strategy_name,
@@ -186,7 +185,7 @@ def _counted(result: BacktestResult, request: BacktestRequest, plugin: StrategyP
         last=result.data.last,
         candles=result.data.rows,
         engine=result.engine,
-        costs=" ".join(map(str, costs)),
+        costs=request.options.cost_words,
         trades=result.total_trades,
         initial_balance=float(result.initial_balance),
         final_balance=float(result.final_balance),

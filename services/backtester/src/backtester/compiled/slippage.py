@@ -41,6 +41,13 @@ def observe(book: Any, volume: float) -> None:
     book.recent_seen += 1
 
 
+def observe_until(book: Any, volumes: Any, until: int) -> None:
+    """Take what is new of an account's volumes before place `until`; of many only the last few are looked at."""
+    for place in range(max(book.recent_seen, until - VOLUME_WINDOW), until):
+        book.recent[place % VOLUME_WINDOW] = volumes[place]
+    book.recent_seen = until
+
+
 def middle_volumes(book: Any) -> tuple[float, float]:
     """Return the two middle ones of the recent volumes, the same twice for an odd number, zeros for none."""
     count = min(book.recent_seen, VOLUME_WINDOW)

@@ -51,6 +51,7 @@ class BatchOutcome(NamedTuple):
     signals: npt.NDArray[np.int64]
     refused: npt.NDArray[np.int64]
     ignored: npt.NDArray[np.int64]
+    participation_max: FloatArray  # NaN where slippage does not go by size
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class BatchRunner:
         self._step, self._feed = loops.step_sets, loops.feed
         options = terms.options
         is_guarded = options.stop_loss_pct or options.take_profit_pct or options.trailing_pct
-        self._trade = compiled(trade_guarded if is_guarded else trade_plain)
+        self._trade = compiled(trade_guarded if is_guarded or options.impact else trade_plain)
 
     def prepare(self, market: SweepMarket, batch: Batch) -> None:
         """Make or load the machine code for the batch's layout, by a run over nothing."""
@@ -100,7 +101,7 @@ class BatchRunner:
 
     def _played(self, market: SweepMarket, batch: Batch, scratch: Scratch) -> _Accounts:
         states, fed = self._feed_history(market, batch)
-        accounts = _Accounts(market, [self._rules(*pair) for pair in zip(batch.strategies, fed, strict=True)])
+        accounts = _Accounts(market, [self._rules(*pair) for pair in zip(batch.strategies, fed, strict=True)], fed)
         accounts.open(self._terms.balance, scratch)
         speaking = accounts.rules["first_speaking"].copy()
         signals = scratch.signals[: len(states)]
@@ -114,7 +115,7 @@ class BatchRunner:
                 noted, sums = signals[place, : counts[place]], accounts.sums[place]
                 accounts.finals[place] = self._trade(
                     accounts.desk(place),
-                    market.columns,
+                    accounts.candles[place],
                     (begin, end, follows),
                     noted,
                     accounts.days(place, begin),
@@ -170,19 +171,21 @@ class BatchRunner:
             signals=accounts.books["signals"].copy(),
             refused=declined[:, ~is_ignored].sum(axis=1),
             ignored=declined[:, is_ignored].sum(axis=1),
+            participation_max=np.where(accounts.rules["has_impact"] > 0, accounts.books["participation"], np.nan),
         )
 
 
 class _Accounts:
     """The accounts of a batch, each with rules and entries of its own; the trade lines are one room for all."""
 
-    def __init__(self, market: SweepMarket, rules: list[Records]) -> None:
+    def __init__(self, market: SweepMarket, rules: list[Records], fed: list[int]) -> None:
         count, rows = len(rules), market.rows
         self.rules = np.concatenate(rules)
         entries_max = [min(rows, int(terms["max_entries"]) or rows) + 1 for terms in self.rules]
         self.entries = [np.empty(room, ENTRY) for room in entries_max]
         self.sums, self.finals = np.zeros((count, 2)), np.zeros(count)
         self.marks = np.zeros((count, len(market.day_rows)))
+        self.candles = [market.known_after(candles) for candles in fed]
         self._day_rows = market.day_rows
         self.books: Any = None
         self.ledgers: Any = None

@@ -3,8 +3,12 @@
 A step knows nothing of the account, so the signals come first, all sets stepping on a candle while it is at hand: the
 averages of one set do not wait for those of another, which is what a single set's step spends its time on. A signal
 takes the prices along that its order will meet, so that an account goes through its signals without looking for
-candles; with protective orders armed it looks at every candle while something is held. What a signal, a fill and an
-exit do is decided by the functions of the single run.
+candles; with protective orders armed, or slippage by size, it looks at every candle while something is held. What a
+signal, a fill and an exit do is decided by the functions of the single run.
+
+The volumes that a trading loop is given are its account's own: they begin with those of the candles that the strategy
+was fed before the window, and so are longer by as much than the other columns. An account reads them when it comes to
+an order, so that a candle's volume is not put into every account's window.
 
 `step_sets` is compiled with each strategy (`shared.step_compiler.load_loops`), the trading once for all. Records are
 those of `backtester.compiled.layout`.
@@ -20,7 +24,8 @@ from backtester.compiled.exits import close_at_end, guard_above, guard_below, le
 from backtester.compiled.layout import BY_END, NONE
 from backtester.compiled.ledger import settle
 from backtester.compiled.loop import decide, fill_waiting
-from shared.step_compiler import record_at, strategy_step
+from backtester.compiled.slippage import observe_until
+from shared.step_compiler import record_at, seldom, strategy_step
 
 STEPPED_ROWS = 1024  # between two looks at how full the lists of signals are
 LINES_SPARE = 4  # a candle fills and leaves at most once each
@@ -74,6 +79,8 @@ def step_sets(states: Any, values: Any, candles: Any, rows: tuple[int, int], spe
 def trade_plain(desk: Any, candles: Any, window: tuple[int, int, int], signals: Any, days: Any, sums: Any) -> float:
     """Go from signal to signal: between them nothing happens to an account without protective orders.
 
+    Slippage is flat here; by size it needs `trade_guarded`.
+
     `desk` is (rules, book, ledger, entries, lines), one account's; `window` the first row, the one after the last, and
     what follows; `days` (row of each day's last candle, how many of them lie before these rows, marks: one a day,
     written); `sums` takes trades and their fees, float64 of shape (2,). Return the equity at the window's end.
@@ -119,9 +126,10 @@ def trade_plain(desk: Any, candles: Any, window: tuple[int, int, int], signals: 
 def trade_guarded(desk: Any, candles: Any, window: tuple[int, int, int], signals: Any, days: Any, sums: Any) -> float:
     """Go from candle to candle while something is held, else from signal to signal. Arguments as `trade_plain`."""
     terms, book, ledger, entries, lines = desk[0][0], desk[1][0], desk[2][0], desk[3][0], desk[4][0]
-    open_time, open, high, low, close, _ = candles
+    open_time, open, high, low, close, volumes = candles
     day_rows, day, marks = days
     row, last, follows = window
+    fed, has_impact = len(volumes) - len(close), terms.has_impact != 0
     place, counted, room = 0, book.trades, len(desk[4]) - LINES_SPARE
     guards = guard_below(terms, book), guard_above(terms, book)
     while row < last:
@@ -133,9 +141,13 @@ def trade_guarded(desk: Any, candles: Any, window: tuple[int, int, int], signals
                 break
         book.row = row
         book.time = open_time[row]
+        if seldom(has_impact):
+            observe_until(book, volumes, fed + row)
         guards = pass_candle(terms, book, ledger, entries, lines, (open[row], high[row], low[row]), guards)
         if row == signal_row:
             book.order_side = signals[place].action
+            if seldom(has_impact):
+                observe_until(book, volumes, fed + row + 1)
             decide(terms, book, ledger, entries, lines, close[row])
             guards = guard_below(terms, book), guard_above(terms, book)
             place += 1
@@ -149,6 +161,7 @@ def trade_guarded(desk: Any, candles: Any, window: tuple[int, int, int], signals
         if counted > room:
             counted = put_aside(terms, book, ledger, entries, lines)
         row += 1
+    observe_until(book, volumes, fed + last)
     return end_window(terms, book, ledger, entries, lines, (follows, last - 1, close[last - 1]), sums)
 
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from backtester.compiled.run import candle_arrays
 from backtester.data import CandleData
+from shared.domain.slippage import VOLUME_WINDOW
 
 DAY_MS = 86_400_000
 
@@ -22,18 +23,28 @@ class SweepMarket:
     """Columns (open_time, open, high, low, close, volume), and the row of the last candle of each UTC day.
 
     `close_times` are those candles' close times; `history` are the candles before the window, fed and not traded.
+    `volumes` are those of the last few candles of history, then the window's.
     """
 
     columns: Columns
     day_rows: IntArray
     close_times: IntArray
     history: Columns | None
+    volumes: npt.NDArray[np.float64]
     source: CandleData
 
     @property
     def rows(self) -> int:
         """Return how many candles there are."""
         return len(self.columns[0])
+
+    def known_after(self, fed: int) -> Columns:
+        """Return the columns as an account knows them whose strategy was fed so many candles of history.
+
+        Its volumes begin with theirs, as far as they matter to its fills.
+        """
+        unknown = len(self.volumes) - self.rows - fed
+        return *self.columns[:-1], self.volumes[max(0, unknown) :]
 
 
 def sweep_market(data: CandleData) -> SweepMarket:
@@ -42,12 +53,13 @@ def sweep_market(data: CandleData) -> SweepMarket:
     close_times = data.open_time_ms + data.timeframe_ms
     day = (close_times - 1) // DAY_MS  # a close at exactly 00:00 belongs to the day that ends
     day_rows = np.flatnonzero(np.append(np.diff(day) > 0, True)).astype(np.int64)
-    past = data.history
+    past = None if data.history is None else candle_arrays(data.history)
     return SweepMarket(
         columns=columns,
         day_rows=day_rows,
         close_times=close_times[day_rows],
-        history=None if past is None else candle_arrays(past),
+        history=past,
+        volumes=_volumes(past, columns),
         source=data,
     )
 
@@ -92,8 +104,14 @@ def shuffled(market: SweepMarket, seed: int) -> SweepMarket:
         day_rows=market.day_rows,
         close_times=market.close_times,
         history=market.history,
+        volumes=_volumes(market.history, columns),
         source=market.source,
     )
+
+
+def _volumes(history: Columns | None, columns: Columns) -> npt.NDArray[np.float64]:
+    own: npt.NDArray[np.float64] = columns[-1]
+    return own if history is None else _frozen(np.concatenate((history[-1][-VOLUME_WINDOW:], own)))
 
 
 def _frozen(column: npt.NDArray[Any]) -> npt.NDArray[Any]:

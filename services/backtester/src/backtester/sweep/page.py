@@ -10,7 +10,7 @@ from typing import Any
 from backtester.charts.packing import press, press_bytes
 from backtester.charts.template import as_text, asset, fill_slots
 from backtester.sweep.run import Swept
-from backtester.sweep.show import HEADS, figure_cell, figure_columns
+from backtester.sweep.show import HEADS, figure_cell, figure_columns, largest_fill
 from backtester.sweep.verdict import TITLES, Verdict, with_params
 
 _ASSETS = "backtester.sweep"
@@ -68,19 +68,14 @@ def _box(swept: Swept) -> Iterator[tuple[str, str]]:
     )
     yield "Swept", "; ".join(f"{name} {_values(values)}" for name, values in request.grid.items())
     yield "Same in all", ", ".join(f"{name} {value}" for name, value in request.params.items()) or "the defaults"
-    costs = f"fee {options.fee} in {options.fee_asset.value}, {_slippage(swept)}, fill {options.fill}"
+    costs = f"fee {options.fee} in {options.fee_asset.value}, slippage {options.slippage_words}, fill {options.fill}"
     yield "Costs", f"{costs}, gap {options.gap}"
+    if largest_fill(swept):
+        yield "Largest fill", f"{largest_fill(swept)}, in any set"
     yield "Sizing", f"{options.sizing} from {request.initial_balance:,f} each"
     yield "Gaps", f"{swept.data.gap_count:,}"
     yield "Data sha256", swept.data.sha256
     yield "Strategy code", str(swept.identity["code_hash"])
-
-
-def _slippage(swept: Swept) -> str:
-    options = swept.request.options
-    if options.impact is None:
-        return f"slippage {options.slippage_bps} bps"
-    return f"half spread {options.impact.half_spread_bps} bps and impact {options.impact.impact_bps} bps"
 
 
 def _values(values: tuple[Any, ...]) -> str:

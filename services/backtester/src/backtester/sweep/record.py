@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from backtester.data import CandleData
-from backtester.sweep.request import SweepRequest, cost_words
+from backtester.sweep.request import SweepRequest
 from backtester.sweep.sets import Sets
 from backtester.trials import Trial, record_trials
 from shared.domain.performance import DAYS_A_YEAR
@@ -34,7 +34,7 @@ class TrialRecorder:
         begun_at: datetime | None = None,
     ) -> None:
         self._state, self._plugin, self._sets, self._data = request.trials, plugin, sets, data
-        self._costs, self._balance = cost_words(request), request.initial_balance
+        self._costs, self._balance = request.options.cost_words, request.initial_balance
         self._begun_at = begun_at
         self.number = 0
         self.notices: list[str] = []

@@ -67,10 +67,3 @@ def request_identity(request: SweepRequest, plugin: StrategyPlugin, data: Candle
 
 def _plain(value: Any) -> Any:
     return value if isinstance(value, bool | int | str | None) else str(value)
-
-
-def cost_words(request: SweepRequest) -> str:
-    """Return the costs as the trial ledger notes them."""
-    options = request.options
-    costs = [options.fill, options.fee, options.fee_asset.value, options.slippage_bps, options.gap, options.sizing]
-    return " ".join(map(str, costs))

@@ -62,9 +62,7 @@ def run_sweep(request: SweepRequest, clock: Clock, on_trials: OnTrials | None = 
     options = replace(
         request.options, instrument=load_instruments(request.instrument, [request.symbol])[request.symbol]
     )
-    refusal = why_not_compiled(sets.base, options) or (
-        None if options.impact is None else "slippage by size in a sweep"
-    )
+    refusal = why_not_compiled(sets.base, options)
     if refusal is not None:
         raise ConfigError(f"sweep: the compiled engine does not run {refusal}; leave it out, or run `trading backtest`")
     started = clock.monotonic()

@@ -48,9 +48,11 @@ def _facts(swept: Swept) -> Iterator[str]:
         yield f"{skipped:,} combinations are not valid: {reasons}"
     options = request.options
     yield (
-        f"costs: fee {options.fee} in {options.fee_asset.value}, slippage {options.slippage_bps} bps, "
+        f"costs: fee {options.fee} in {options.fee_asset.value}, slippage {options.slippage_words}, "
         f"fill {options.fill}, sizing {options.sizing}"
     )
+    if largest_fill(swept):
+        yield f"largest fill of any set: {largest_fill(swept)}"
     if swept.resumed:
         yield f"{swept.resumed:,} of all runs were finished before the interruption"
     yield from swept.notices
@@ -76,6 +78,14 @@ def _table(swept: Swept, verdict: Verdict, top: int) -> Table:
 def figure_columns(verdict: Verdict) -> list[str]:
     """Return the figures that a table of sets shows, the metric first."""
     return [verdict.metric, *(name for name in COLUMNS if name != verdict.metric)]
+
+
+def largest_fill(swept: Swept) -> str:
+    """Return how much of the market the largest fill of any set was; nothing where slippage does not go by size."""
+    if swept.request.options.impact is None:
+        return ""
+    most: Any = swept.table.filter(pl.col("market") == 0)["participation_max"].max()
+    return f"{100 * most:.4g} % of a candle's usual volume"
 
 
 def figure_cell(value: Any) -> str:

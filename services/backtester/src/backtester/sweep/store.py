@@ -24,7 +24,7 @@ PARTS_SUFFIX = ".parts"
 REQUEST_FILE = "request.json"
 METADATA_KEY = "sweep"
 INTEGERS = ("market", "trial", "trades", "signals", "refused", "ignored")
-FIGURES = ("sharpe", "sortino", "calmar", "cagr", "total_return", "final_balance", "fees_paid")
+FIGURES = ("sharpe", "sortino", "calmar", "cagr", "total_return", "final_balance", "fees_paid", "participation_max")
 
 
 def schema() -> dict[str, pl.DataType]:
