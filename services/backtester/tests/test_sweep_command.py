@@ -61,7 +61,7 @@ def test_the_best_set_stands_beside_the_best_of_noise(candles: Path, tmp_path: P
     head = next(line for line in result.output.splitlines() if line.startswith("best Sharpe"))
     assert "best of noise" in head
     assert "(3 shuffles)" in head
-    assert "1 combinations are not valid: 1 short_period must be below long_period" in result.output
+    assert "1 combination is not valid: 1 short_period must be below long_period" in result.output
     assert "long_period (across, 10 to 40)" in result.output
 
 
@@ -127,6 +127,9 @@ BAD_INPUT: list[tuple[tuple[str, ...], tuple[str, ...], str]] = [
     (("short_period=a,b",), (), "none of 2 combinations is valid"),
     (("short_period=3,4",), ("--strategy", "ema_crosover"), "did you mean 'ema_crossover'?"),
     (("short_period=3,4",), ("--param", "long=30"), "did you mean 'long_period'?"),
+    (("short_period=3,4",), ("--param", "enabled=false"), "enabled: is no parameter of a run"),
+    (("enabled=true,false",), (), "ema_crossover has no such parameter"),
+    (("short_period=3,4",), ("--symbol", "BTC/USDT:1m"), "write it like BTC/USDT, the timeframe apart"),
     (("short_period=3,4",), ("--initial-balance", "0"), "initial balance: must be > 0"),
     (("short_period=3,4",), ("--slippage-bps", "1", "--impact-bps", "5"), "two models of the same cost"),
     (("short_period=3,4",), ("--data", "absent.parquet"), "absent.parquet"),

@@ -243,6 +243,10 @@ def check_stream(symbol: str, timeframe: str) -> None:
         split_symbol(symbol)
     except ValueError as error:
         raise ConfigError(f"{error}; write it like BTC/USDT") from None
+    if ":" in symbol or not symbol.isprintable() or " " in symbol:
+        raise ConfigError(
+            f"symbol {symbol!r} is not of the form BASE/QUOTE; write it like BTC/USDT, the timeframe apart"
+        )
 
 
 def checked_window(start: datetime | None, end: datetime | None) -> tuple[datetime | None, datetime | None]:

@@ -14,11 +14,11 @@ import click
 
 from backtester.data import DATABASE_SOURCE
 from backtester.engines import ENGINES
-from backtester.option_types import NumberType, ParameterType, TimeType
+from backtester.option_types import NumberType, ParameterType, TimeType, parameters
 from backtester.reporter import export_csv, export_json, format_report
 from backtester.result import BacktestResult
 from backtester.run import BacktestRequest, run_backtest
-from backtester.trading_options import TRADING_OPTIONS, trading_options
+from backtester.trading_options import DATA_HELP, TRADING_OPTIONS, trading_options
 from backtester.verification import (
     OVERRIDES,
     RecordedRun,
@@ -27,6 +27,7 @@ from backtester.verification import (
     repeat_words,
     report_lines,
 )
+from backtester.wording import counted
 from shared.config import Settings, load_settings
 from shared.errors import ConfigError, TradingError
 from shared.instances import account_limits
@@ -66,9 +67,7 @@ def _named_result(args: list[str]) -> tuple[Path | None, list[str]]:
 _FILE_OUT = click.Path(dir_okay=False, allow_dash=True)
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--strategy", required=True, help="name of a strategy, for example ema_crossover"),
-    click.option(
-        "--data", required=True, help="candles: a .parquet or .csv file, db: for the state's own, or simulated:DAYS"
-    ),
+    click.option("--data", required=True, help=DATA_HELP),
     click.option("--symbol", required=True, help="BASE/QUOTE"),
     click.option("--timeframe", default="1m", show_default=True, help="of the candles"),
     click.option("--param", "params", multiple=True, type=ParameterType(), help="of the strategy; may be repeated"),
@@ -150,7 +149,7 @@ def _request(given: dict[str, Any], settings: Settings, words: str) -> BacktestR
     own = ("strategy", *market, "initial_balance", "engine")
     return BacktestRequest(
         **{name: given[name] for name in own},
-        params=_params(given["params"]),
+        params=parameters(given["params"]),
         options=trading_options(given, settings),
         live_limits=account_limits(settings),
         strategies_dir=Path(settings.strategies_dir) if settings.strategies_dir else None,
@@ -158,15 +157,6 @@ def _request(given: dict[str, Any], settings: Settings, words: str) -> BacktestR
         trials=settings.state if given["trials"] else None,
         command=words,
     )
-
-
-def _params(pairs: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
-    params: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in params:
-            raise ConfigError(f"--param {key}: given twice; give it once")
-        params[key] = value
-    return params
 
 
 def _database_url(given: dict[str, Any], settings: Settings) -> str:
@@ -219,7 +209,7 @@ def _progress() -> Callable[[int, int], None] | None:
         return None
 
     def show(done: int, total: int) -> None:
-        line = f"{done:,} of {total:,} candles" if done < total else ""
+        line = f"{done:,} of {counted(total, 'candle')}" if done < total else ""
         if not done:
             line += "; the first run of a strategy makes its machine code, up to half a minute"
         click.echo(f"\r\x1b[K{line}", nl=False, err=True)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backtester.data import AGREEMENT, CandleData
+from backtester.wording import counted
 from shared.candle_files import CandleFile, IntArray, finest_timeframe, read_candle_file
 from shared.errors import ConfigError
 from shared.models import TIMEFRAME_SECONDS, Candle, from_milliseconds, to_milliseconds
@@ -34,7 +35,7 @@ class DetailCandles:
     def note(self) -> str:
         """Return one sentence about them for the report."""
         lacking = len(self.usable) - int(self.usable.sum())
-        words = f"detail: {self.fine.path}, {self.fine.rows:,} {self.fine.timeframe} candles"
+        words = f"detail: {self.fine.path}, {counted(self.fine.rows, f'{self.fine.timeframe} candle')}"
         return f"{words}; {lacking:,} candle(s) lack their finer ones and count the stop" if lacking else words
 
 
@@ -98,5 +99,5 @@ def _refuse(fine: CandleFile, coarse: CandleData, rows: IntArray, fault: str) ->
         moment = from_milliseconds(int(coarse.open_time_ms[rows[0]]))
         raise ConfigError(
             f"detail: {fine.path}: what it has of the {coarse.timeframe} candle {moment:%Y-%m-%d %H:%M} UTC {fault} "
-            f"({len(rows):,} such candles); both files must be of one market"
+            f"({counted(len(rows), 'such candle')}); both files must be of one market"
         )

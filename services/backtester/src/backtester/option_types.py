@@ -11,6 +11,7 @@ import click
 from backtester.options import AMOUNT_MAX
 from shared.domain.sizing import Sizing, parse_sizing
 from shared.errors import ConfigError
+from shared.plugins import CONFIG_WORDS
 
 
 class NumberType(click.ParamType):  # type: ignore[type-arg]  # older releases know no argument
@@ -73,6 +74,21 @@ class ParameterType(click.ParamType):  # type: ignore[type-arg]  # older release
         if not (key.strip() and equals):
             self.fail(f"{value!r} is not of the form key=value, for example period=21", param, ctx)
         return key.strip(), _plain_value(text.strip())
+
+
+def parameters(pairs: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
+    """Return what `--param` gave, by name; one that is given twice, or is no parameter of a run, is a ConfigError."""
+    params: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in params:
+            raise ConfigError(f"--param {key}: given twice; give it once")
+        if key in CONFIG_WORDS:
+            raise ConfigError(
+                f"--param {key}: is no parameter of a run: it says which instances `trading up` starts; leave it out, "
+                "the strategy and the symbol named here are run"
+            )
+        params[key] = value
+    return params
 
 
 def _plain_value(text: str) -> Any:

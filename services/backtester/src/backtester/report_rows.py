@@ -12,6 +12,7 @@ from backtester.simulated_data import SIMULATED_SOURCE
 from backtester.statistics.bootstrap import INTERVAL_DAYS_MIN
 from backtester.wording import (
     NOTHING,
+    counted,
     show_bps,
     show_counts,
     show_duration,
@@ -126,8 +127,10 @@ def run_rows(result: BacktestResult) -> Rows:
         kind = (
             "; a SIMULATED market, where nothing that wins is proven" if data.path.startswith(SIMULATED_SOURCE) else ""
         )
-        rows.append(("Data", f"{data.rows:,} candles, {window}{kind}"))
-        rows.append(("Gaps", f"{data.gaps} ({data.candles_missing} candles missing)" if data.gaps else "none"))
+        rows.append(("Data", f"{counted(data.rows, 'candle')}, {window}{kind}"))
+        rows.append(
+            ("Gaps", f"{data.gaps} ({counted(data.candles_missing, 'candle')} missing)" if data.gaps else "none")
+        )
     if result.slippage_paid:
         rows.append(("Slippage Paid", f"{show_money(result.slippage_paid)} (inside the fill prices)"))
     if result.participation_max is not None:
@@ -156,7 +159,7 @@ def show_annual(metrics: DetailedMetrics, value: float | None, unit: str = "") -
             return f"no interval ({metrics.daily_returns} daily returns, {INTERVAL_DAYS_MIN} needed); not shown without"
         return "not shown without its interval (see the JSON)"
     low, high = metrics.sharpe_ci95
-    return f"{value:,.2f}{unit} (Sharpe 95 %: {low:,.2f} to {high:,.2f}; {metrics.daily_returns} days)"
+    return f"{value:,.2f}{unit} (Sharpe 95 %: {low:,.2f} to {high:,.2f}; {counted(metrics.daily_returns, 'day')})"
 
 
 def _unit(result: BacktestResult) -> str:

@@ -25,6 +25,7 @@ from backtester.reruns import exact_ladder
 from backtester.result import BacktestResult, option_values, to_record
 from backtester.statistics.probabilistic import probabilistic_sharpe
 from backtester.trials import Trial, record_trials
+from backtester.wording import counted
 from shared.candle_files import check_stream
 from shared.clock import Clock, SystemClock
 from shared.domain.performance import DAYS_A_YEAR, FloatArray, daily_equity, sharpe_ratio, simple_returns
@@ -122,7 +123,7 @@ def _data_notes(job: EngineJob, detail: DetailCandles | None) -> list[str]:
     notes, past, fed = odd_candles(job.data), job.data.history, 0
     if job.history_start is not None and past is not None:
         fed = past.rows - job.history_start
-        notes.append(f"fed {fed:,} candles of history from before the start")
+        notes.append(f"fed {counted(fed, 'candle')} of history from before the start")
     warmup, name = job.strategy.warmup_period, job.strategy.name
     if warmup > fed + job.data.rows:
         notes.append(f"{name} may speak from candle {warmup:,} on, and the data holds {fed + job.data.rows:,}")

@@ -16,6 +16,7 @@ from shared.errors import ConfigError
 from shared.instances import account_limits
 
 SLIPPAGE_BPS = Decimal(2)
+DATA_HELP = "candles: a .parquet or .csv file, db: for the state's own, or simulated:DAYS"
 
 TRADING_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--fee", default="0.001", show_default=True, type=NumberType(), help="fraction of the notional"),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from backtester.export import SCHEMA
+from backtester.wording import counted
 from shared.errors import ConfigError
 from shared.redaction import HIDDEN
 
@@ -86,9 +87,9 @@ def report_lines(recorded: RecordedRun, found: Sequence[Difference]) -> list[str
     sha256 = data.get("sha256") if isinstance(data, dict) else None
     code = recorded.document.get("code_hash")
     if found:
-        outcome = f"{len(found):,} differences"
+        outcome = counted(len(found), "difference")
     else:
-        outcome = f"the same again: every figure and {len(recorded.document.get('trades', ())):,} trades"
+        outcome = f"the same again: every figure and {counted(len(recorded.document.get('trades', ())), 'trade')}"
     lines.append(f"verify {recorded.path}: {outcome} (recorded data {str(sha256)[:16]}, code {code})")
     return lines
 
@@ -128,7 +129,7 @@ def _walk(where: str, recorded: Any, now: Any, slack: Decimal) -> Iterator[Diffe
                 yield Difference(path, _short(value), "absent")
     elif isinstance(recorded, list) and isinstance(now, list):
         if len(recorded) != len(now):
-            yield Difference(where, f"{len(recorded):,} rows", f"{len(now):,} rows")
+            yield Difference(where, counted(len(recorded), "row"), counted(len(now), "row"))
         for place, (one, other) in enumerate(zip(recorded, now, strict=False)):
             yield from _walk(f"{where}[{place}]", one, other, slack)
     elif not _equal(recorded, now, slack):

@@ -32,6 +32,11 @@ def show_bps(value: float | None) -> str:
     return NOTHING if value is None else f"{value:,.2f} bps"
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """Return how many there are of something: `1 candle`, `2,000 candles`; `many` where it is not `one` and an s."""
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
+
+
 def show_duration(duration: timedelta) -> str:
     """Return days, hours, minutes and seconds as far as they say something."""
     minutes, seconds = divmod(int(duration.total_seconds()), 60)

@@ -14,7 +14,7 @@ from backtester.ladder import rungs
 from backtester.metrics import DetailedMetrics
 from backtester.report_rows import Rows, caveats, figure_rows, run_rows, verdict
 from backtester.result import BacktestResult
-from backtester.wording import show_money, show_signed
+from backtester.wording import counted, show_money, show_signed
 from shared.errors import ConfigError
 
 PAGE_BYTES_MAX = 5_000_000
@@ -81,7 +81,7 @@ def _head(result: BacktestResult) -> dict[str, str]:
     window = ""
     if result.data is not None:
         data = result.data
-        window = f"{data.first:%-d %B %Y} to {data.last:%-d %B %Y}, {data.rows:,} candles"
+        window = f"{data.first:%-d %B %Y} to {data.last:%-d %B %Y}, {counted(data.rows, 'candle')}"
     doubts = caveats(result)
     lost = line.startswith(("DOES", "LOSES"))
     mood = "bad" if lost else "good" if line.startswith("BEATS") and not doubts else "flat"

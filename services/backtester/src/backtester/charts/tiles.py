@@ -10,7 +10,7 @@ from backtester.export import to_plain
 from backtester.metrics import DetailedMetrics
 from backtester.report_rows import paid_bps
 from backtester.result import BacktestResult
-from backtester.wording import show_bps, show_money, show_signed
+from backtester.wording import counted, show_bps, show_money, show_signed
 from shared.domain.performance import DAILY_RETURNS_MIN
 
 
@@ -75,7 +75,7 @@ def _risks(metrics: DetailedMetrics) -> list[_Tile]:
         _Tile(
             "Win rate",
             f"{metrics.win_rate:.1f} %",
-            f"{metrics.winning_trades:,} of {len(metrics.trade_pairs):,} pairs, {metrics.total_trades:,} fills",
+            f"{metrics.winning_trades:,} of {counted(len(metrics.trade_pairs), 'pair')}, {counted(metrics.total_trades, 'fill')}",
             "metrics.win_rate",
             metrics.win_rate,
         ),
@@ -100,7 +100,7 @@ def _holds(result: BacktestResult) -> list[_Tile]:
 def _sharpe(metrics: DetailedMetrics) -> _Tile:
     """Return the Sharpe ratio with its interval; without one it is not shown."""
     if metrics.sharpe_ratio is None or metrics.sharpe_ci95 is None:
-        days = f"{metrics.daily_returns} daily returns"
+        days = counted(metrics.daily_returns, "daily return")
         why = f"{days}, {DAILY_RETURNS_MIN} needed" if metrics.too_short else f"{days}: no interval"
         return _Tile("Sharpe ratio", "too short" if metrics.too_short else "not shown", why, "", None)
     low, high = metrics.sharpe_ci95

@@ -15,10 +15,11 @@ from typing import Any
 import click
 
 from backtester.data import DATABASE_SOURCE
-from backtester.option_types import NumberType, ParameterType, TimeType
+from backtester.option_types import NumberType, ParameterType, TimeType, parameters
 from backtester.sweep.grid import TRIALS_MAX, parse_grid
 from backtester.sweep.request import SweepRequest
-from backtester.trading_options import TRADING_OPTIONS, trading_options
+from backtester.trading_options import DATA_HELP, TRADING_OPTIONS, trading_options
+from backtester.wording import counted
 from shared.clock import SystemClock
 from shared.config import Settings, load_settings
 from shared.errors import ConfigError
@@ -42,7 +43,7 @@ class _KeepsArguments(click.Command):
 
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--strategy", required=True, help="name of a strategy with a step, for example ema_crossover"),
-    click.option("--data", required=True, help="candles: a .parquet or .csv file, or db: for the state's own"),
+    click.option("--data", required=True, help=DATA_HELP),
     click.option("--symbol", required=True, help="BASE/QUOTE"),
     click.option("--timeframe", default="1m", show_default=True, help="of the candles"),
     click.option(
@@ -136,11 +137,7 @@ def sweep(ctx: click.Context, /, **given: Any) -> None:
 def sweep_request(given: Mapping[str, Any], words: str) -> SweepRequest:
     """Return the request that the options make; a mistake in them is a ConfigError."""
     settings = _settings(given)
-    params: dict[str, Any] = {}
-    for key, value in given["params"]:
-        if key in params:
-            raise ConfigError(f"--param {key}: given twice; give it once")
-        params[key] = value
+    params = parameters(given["params"])
     same = ("strategy", "data", "symbol", "timeframe", "initial_balance", "instrument", "start", "end")
     if not given["initial_balance"] > 0:
         raise ConfigError(
@@ -196,7 +193,7 @@ def _progress() -> Callable[[int, int], None] | None:
 
     def show(done: int, total: int) -> None:
         filled = 30 * done // total
-        line = f"[{'█' * filled}{' ' * (30 - filled)}] {done:,} of {total:,} runs" if done < total else ""
+        line = f"[{'█' * filled}{' ' * (30 - filled)}] {done:,} of {counted(total, 'run')}" if done < total else ""
         click.echo(f"\r\x1b[K{line}", nl=False, err=True)
 
     return show

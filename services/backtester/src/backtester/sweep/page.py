@@ -12,6 +12,7 @@ from backtester.charts.template import as_text, asset, fill_slots
 from backtester.sweep.run import Swept
 from backtester.sweep.show import HEADS, figure_cell, figure_columns, largest_fill
 from backtester.sweep.verdict import TITLES, Verdict, with_params
+from backtester.wording import counted
 
 _ASSETS = "backtester.sweep"
 _VALUE_DIGITS = 9
@@ -26,7 +27,7 @@ def export_sweep_html(swept: Swept, verdict: Verdict, *, top: int) -> str:
     slots = {
         "title": as_text(f"Sweep: {title}"),
         "heading": as_text(title),
-        "window": as_text(f"{data.first:%-d %B %Y} to {data.last:%-d %B %Y}, {data.rows:,} candles"),
+        "window": as_text(f"{data.first:%-d %B %Y} to {data.last:%-d %B %Y}, {counted(data.rows, 'candle')}"),
         "verdict": as_text(verdict.line),
         "mood": "flat" if is_ranked and _is_above(verdict) else "bad" if is_ranked else "flat",
         "honesty": "".join(
@@ -52,16 +53,16 @@ def _is_above(verdict: Verdict) -> bool:
 
 def _box(swept: Swept) -> Iterator[tuple[str, str]]:
     request, options = swept.request, swept.request.options
-    counted = "not counted" if not swept.ledger_number else f"{swept.ledger_number:,} on this data so far"
-    yield "Trials", f"{counted}; the best of many is good by chance too"
+    looks = "not counted" if not swept.ledger_number else f"{swept.ledger_number:,} on this data so far"
+    yield "Trials", f"{looks}; the best of many is good by chance too"
     yield "Sets", f"{len(swept.sets.given):,}"
     if swept.sets.skipped:
         yield "Not valid", "; ".join(f"{count:,} {reason}" for reason, count in swept.sets.skipped.items())
     yield (
         "Noise",
         (
-            f"{request.null} shuffles of the market, seed {request.seed}: the candles' relative moves in another order, "
-            f"first and last price kept. Luck alone beats all of them once in {request.null + 1}."
+            f"{counted(request.null, 'shuffle')} of the market, seed {request.seed}: the candles' relative moves in "
+            f"another order, first and last price kept. Luck alone beats all of them once in {request.null + 1}."
             if request.null
             else "not measured (--null 0)"
         ),
@@ -79,13 +80,13 @@ def _box(swept: Swept) -> Iterator[tuple[str, str]]:
 
 
 def _values(values: tuple[Any, ...]) -> str:
-    return f"{values[0]} to {values[-1]} ({len(values):,} values)" if len(values) > 1 else str(values[0])
+    return f"{values[0]} to {values[-1]} ({counted(len(values), 'value')})" if len(values) > 1 else str(values[0])
 
 
 def _notes(swept: Swept) -> str:
     notes = [*swept.notices]
     if swept.resumed:
-        notes.append(f"{swept.resumed:,} of all runs were finished before an interruption")
+        notes.append(f"{counted(swept.resumed, 'run was', 'runs were')} finished before an interruption")
     lines = "".join(f"<li>{as_text(note)}</li>" for note in notes)
     return f'<ul class="notes">{lines}</ul>' if lines else ""
 
@@ -102,7 +103,7 @@ def _sections(swept: Swept, verdict: Verdict, top: int) -> dict[str, str]:
     return {
         "metric": as_text(TITLES[verdict.metric]),
         "metric_title": as_text(TITLES[verdict.metric][0].upper() + TITLES[verdict.metric][1:]),
-        "best_title": f"Best {min(top, len(verdict.ranked)):,} of {len(swept.sets.given):,} sets",
+        "best_title": f"Best {min(top, len(verdict.ranked)):,} of {counted(len(swept.sets.given), 'set')}",
         "verdict": as_text(verdict.line),
         "heads": "".join(f"<th>{as_text(head)}</th>" for head in heads),
         "rows": body,

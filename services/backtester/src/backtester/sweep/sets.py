@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backtester.sweep.grid import Axes, combinations
+from backtester.wording import counted
 from shared.errors import ConfigError, PluginError
 from shared.plugins import StrategyPlugin
 from shared.strategy import CompiledStrategy
@@ -68,7 +69,7 @@ def find_sets(plugin: StrategyPlugin, symbol: str, fixed: Mapping[str, Any], axe
         else:
             given.append({**fixed, **values})
     if not given:
-        raise ConfigError(f"--grid: none of {skipped.total():,} combinations is valid; the first: {example}")
+        raise ConfigError(f"--grid: none of {counted(skipped.total(), 'combination')} is valid; the first: {example}")
     return Sets(base, tuple(given), dict(skipped), example)
 
 

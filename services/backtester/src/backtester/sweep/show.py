@@ -14,6 +14,7 @@ from rich.table import Table
 
 from backtester.sweep.run import Swept
 from backtester.sweep.verdict import TITLES, Verdict, with_params
+from backtester.wording import counted
 
 TOP_DEFAULT = 10
 SHADES = " ·░▒▓█"
@@ -39,13 +40,14 @@ def format_sweep(swept: Swept, verdict: Verdict, *, top: int, width: int, color:
 def _facts(swept: Swept) -> Iterator[str]:
     request, data = swept.request, swept.data
     yield (
-        f"{request.strategy} on {request.symbol} {request.timeframe}: {len(swept.sets.given):,} sets over "
-        f"{data.rows:,} candles from {data.first:%Y-%m-%d} to {data.last:%Y-%m-%d}, {data.gap_count:,} gaps"
+        f"{request.strategy} on {request.symbol} {request.timeframe}: {counted(len(swept.sets.given), 'set')} over "
+        f"{counted(data.rows, 'candle')} from {data.first:%Y-%m-%d} to {data.last:%Y-%m-%d}, "
+        f"{counted(data.gap_count, 'gap')}"
     )
     skipped = sum(swept.sets.skipped.values())
     if skipped:
         reasons = "; ".join(f"{count:,} {reason}" for reason, count in swept.sets.skipped.items())
-        yield f"{skipped:,} combinations are not valid: {reasons}"
+        yield f"{counted(skipped, 'combination is', 'combinations are')} not valid: {reasons}"
     options = request.options
     yield (
         f"costs: fee {options.fee} in {options.fee_asset.value}, slippage {options.slippage_words}, "
@@ -54,16 +56,19 @@ def _facts(swept: Swept) -> Iterator[str]:
     if largest_fill(swept):
         yield f"largest fill of any set: {largest_fill(swept)}"
     if swept.resumed:
-        yield f"{swept.resumed:,} of all runs were finished before the interruption"
+        yield f"{counted(swept.resumed, 'run was', 'runs were')} finished before the interruption"
     yield from swept.notices
     if swept.ledger_number:
-        yield f"{swept.ledger_number:,} trials on this data so far"
+        yield f"{counted(swept.ledger_number, 'trial')} on this data so far"
 
 
 def _table(swept: Swept, verdict: Verdict, top: int) -> Table:
     assert verdict.ranked is not None
     names = list(swept.request.grid)
-    table = Table(title=f"BEST {min(top, len(verdict.ranked))} OF {len(swept.sets.given):,} SETS", title_style="bold")
+    table = Table(
+        title=f"BEST {min(top, len(verdict.ranked))} OF {counted(len(swept.sets.given), 'SET', 'SETS')}",
+        title_style="bold",
+    )
     for name in names:
         table.add_column(escape(name), justify="right")
     for name in figure_columns(verdict):

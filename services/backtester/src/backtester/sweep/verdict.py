@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from backtester.sweep.run import Swept
+from backtester.wording import counted
 
 SCHEMA = "sweep/1"
 TITLES = {
@@ -53,9 +54,10 @@ class Verdict(NamedTuple):
             return self.why
         best = float(self.ranked[self.metric][0])
         figures = f"best {TITLES[self.metric]} {_figure(best)}; best of noise {_span(self.noise)}"
+        shuffles = counted(len(self.noise.bests), "shuffle")
         if best <= self.noise.high:
-            return f"{figures} ({len(self.noise.bests)} shuffles): not better than noise"
-        return f"{figures} ({len(self.noise.bests)} shuffles): above all of it"
+            return f"{figures} ({shuffles}): not better than noise"
+        return f"{figures} ({shuffles}): above all of it"
 
 
 def judge(swept: Swept, metric: str) -> Verdict:
