@@ -231,18 +231,14 @@ def deviation_side(close: float, money: float, volume: float, threshold: float) 
     Example: 99, 1000, 10, 0.005 -> -1.
     """
     worth = close * volume
+    reach = threshold * money
     unsure = PRODUCT_MARGIN * (abs(worth) + abs(money))
-    if money > PRODUCT_MIN and volume > 0.0:
-        beyond = abs(worth - money) - threshold * money
-        if beyond < -unsure:
-            return 0
-        if beyond > unsure:
-            return 1 if worth > money else -1
+    above, below = worth - money - reach, money - worth - reach
+    if (money > PRODUCT_MIN) & (volume > 0.0) & (abs(above) > unsure) & (abs(below) > unsure):
+        return int(above > 0.0) - int(below > 0.0)  # no jump: on which side a price is, is anybody's guess
     average = money / volume
     deviation = (close - average) / average
-    if deviation < -threshold:
-        return -1
-    return 1 if deviation > threshold else 0
+    return int(deviation > threshold) - int(deviation < -threshold)
 
 
 def anchor_period(open_time: int, anchor: int) -> int:

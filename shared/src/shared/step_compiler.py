@@ -22,7 +22,14 @@ from typing import Any
 
 from shared.errors import PluginError, TradingError
 from shared.step_cache import cache_directory, forget_compiled, load_generated, module_name
-from shared.step_definitions import ANSWER_NAME, STEP_NAME, definitions, loop_definitions, strategy_step
+from shared.step_definitions import (
+    ANSWER_NAME,
+    INLINED_DECORATOR,
+    STEP_NAME,
+    definitions,
+    loop_definitions,
+    strategy_step,
+)
 from shared.step_intrinsics import fetch_ahead, multiply_add, own_record, put_back, record_at, seldom
 
 __all__ = [
@@ -49,7 +56,7 @@ GENERATOR_VERSION = 3
 LOOP_PREFIX = "loop_"
 
 STEP_LOOPS = f'''
-@njit(nogil=True, error_model="numpy")
+{INLINED_DECORATOR}
 def {ANSWER_NAME}(state, params, open_time, open, high, low, close, volume):
     """Step; what is no number, such as the nothing of a step that forgot to return, does not compile."""
     return int(step(state, params, open_time, open, high, low, close, volume))

@@ -20,6 +20,7 @@ from shared.errors import PluginError
 from shared.step_intrinsics import intrinsic_text
 
 PLAIN_DECORATOR = '@njit(nogil=True, error_model="numpy")'
+INLINED_DECORATOR = '@njit(nogil=True, error_model="numpy", forceinline=True)'
 CACHED_DECORATOR = '@njit(cache=True, nogil=True, error_model="numpy")'
 STEP_NAME = "step"
 ANSWER_NAME = "step_answer"  # the step, its answer made a whole number
@@ -34,10 +35,11 @@ def strategy_step(
 
 
 def definitions(roots: Iterable[Callable[..., Any]]) -> list[str]:
-    """Return the source of `roots` and of all they use, dependencies first."""
-    collector = _Collector()
-    for root in roots:
-        collector.add(_plain(root))
+    """Return the source of `roots` and of all they use, dependencies first; `roots` become part of what calls them."""
+    plain = [_plain(root) for root in roots]
+    collector = _Collector(inlined=frozenset(root.__name__ for root in plain))
+    for root in plain:
+        collector.add(root)
     return list(collector.emitted.values())
 
 
@@ -64,12 +66,14 @@ class _Collector:
         prefix: str = "",
         cached: frozenset[str] = frozenset(),
         imported: Mapping[Callable[..., Any], str] = MappingProxyType({}),
+        inlined: frozenset[str] = frozenset(),
     ) -> None:
         self.emitted: dict[str, str] = {}
         self._owners: dict[str, object] = {}
         self._prefix = prefix
         self._cached = cached
         self._imported = imported
+        self._inlined = inlined
 
     def add(self, function: FunctionType) -> None:
         name = function.__name__
@@ -89,7 +93,9 @@ class _Collector:
         if self._prefix:
             definition.name = self._prefix + name
             _Renamed(renamed).visit(definition)
-        decorator = CACHED_DECORATOR if name in self._cached else PLAIN_DECORATOR
+        decorator = PLAIN_DECORATOR
+        if name in self._cached or name in self._inlined:
+            decorator = CACHED_DECORATOR if name in self._cached else INLINED_DECORATOR
         self.emitted[name] = f"{decorator}\n{ast.unparse(definition)}"
 
     def _add_value(self, name: str, value: object, user: FunctionType) -> str:

@@ -8,7 +8,7 @@ from backtester.compiled.layout import BUY_SIDE, BY_TARGET, INSUFFICIENT_CASH
 from backtester.compiled.ledger import affordable_steps, cash_after_purchase, is_dust, put, settle
 from backtester.compiled.money import UNIT, Money, is_less, price_units, quantity_of, times
 from backtester.compiled.slippage import middle_volumes, paid_price, pair, participation, slip_factor, slip_float
-from shared.step_compiler import record_at
+from shared.step_compiler import record_at, seldom
 
 MONEY_MARGIN = 1e-9  # a price made of the book's average may be off by so much of it
 PRODUCT_MARGIN = 1e-13  # and any figure after a few multiplications
@@ -27,11 +27,20 @@ def synchronize(terms: Any, book: Any, ledger: Any) -> None:
         book.depth = ledger.depth
 
 
+def take_ledger(terms: Any, book: Any, ledger: Any, entries: Any, lines: Any) -> None:
+    """Bring the ledger up to the trade list, and the book to the ledger."""
+    settle(terms, ledger, entries, lines, book.trades)
+    synchronize(terms, book, ledger)
+
+
 def is_worthless(terms: Any, steps: int, price: float) -> bool:
     """Return whether so many steps are worth less than the smallest notional at a candle's price."""
     least = terms.notional_min[0]
-    if least == 0.0:
-        return False
+    return seldom(least != 0.0) and is_worth_less(terms, least, steps, price)
+
+
+def is_worth_less(terms: Any, least: float, steps: int, price: float) -> bool:
+    """Return whether so many steps are worth less than so much at a candle's price."""
     worth = steps * terms.step_size * price * UNIT
     if abs(worth - least) > PRODUCT_MARGIN * least:
         return bool(worth < least)
@@ -48,9 +57,8 @@ def execute(terms: Any, book: Any, ledger: Any, entries: Any, lines: Any, market
     left = book.cash - quantity * price * (1.0 if terms.is_received else 1.0 + terms.taker[0])
     doubt = book.doubt + ROUNDING * (book.cash + quantity * price) + SMALLEST
     border = doubt if terms.is_partial == 0 else doubt + PARTIAL_MARGIN * quantity * price
-    if left < border and (terms.is_partial or left >= -doubt):
-        settle(terms, ledger, entries, lines, book.trades)
-        synchronize(terms, book, ledger)
+    if seldom(left < border) and (terms.is_partial or left >= -doubt):
+        take_ledger(terms, book, ledger, entries, lines)
         left = 0.0 if is_covered(terms, book, ledger, market) else -border - 1.0
         price = paid_float(terms, book, market)
     if left < -doubt:
@@ -61,12 +69,17 @@ def execute(terms: Any, book: Any, ledger: Any, entries: Any, lines: Any, market
 
 def paid_float(terms: Any, book: Any, market: float) -> float:
     """Return what the book's order pays or gets at a candle's price, as a float."""
-    is_buy = book.order_side == BUY_SIDE
+    if seldom(terms.tick[0] > 0.0 or terms.has_impact != 0):
+        return worked_out_price(terms, book, market)
+    return float(market * (terms.slip_buy[0] if book.order_side == BUY_SIDE else terms.slip_sell[0]))
+
+
+def worked_out_price(terms: Any, book: Any, market: float) -> float:
+    """Return the same where it hangs on a tick or on the order's size."""
     if terms.tick[0] > 0.0:
         return exact_paid(terms, book, price_units(market))[0] / UNIT
-    if terms.has_impact == 0:
-        return float(market * (terms.slip_buy[0] if is_buy else terms.slip_sell[0]))
-    return market * slip_float(terms, book.order_steps * terms.step_size, middle_volumes(book), is_buy)
+    quantity = book.order_steps * terms.step_size
+    return market * slip_float(terms, quantity, middle_volumes(book), book.order_side == BUY_SIDE)
 
 
 def exact_paid(terms: Any, book: Any, market: Money) -> Money:
@@ -109,9 +122,8 @@ def buy(terms: Any, book: Any, ledger: Any, entries: Any, lines: Any, prices: tu
     record_at(entries, book.depth).steps = book.order_steps
     book.depth += 1
     note(terms, book, lines, market, price, fee)
-    if terms.is_received:
-        settle(terms, ledger, entries, lines, book.trades)
-        synchronize(terms, book, ledger)
+    if seldom(terms.is_received != 0):
+        take_ledger(terms, book, ledger, entries, lines)
 
 
 def sell(terms: Any, book: Any, ledger: Any, entries: Any, lines: Any, prices: tuple[float, float]) -> None:
@@ -122,9 +134,8 @@ def sell(terms: Any, book: Any, ledger: Any, entries: Any, lines: Any, prices: t
     book.cash += got - fee
     book.doubt += ROUNDING * (book.cash + got) + SMALLEST
     note(terms, book, lines, market, price, fee)
-    if terms.is_received:
-        settle(terms, ledger, entries, lines, book.trades)
-        synchronize(terms, book, ledger)
+    if seldom(terms.is_received != 0):
+        take_ledger(terms, book, ledger, entries, lines)
     else:
         book.held_steps -= book.order_steps
         book.held = book.held_steps * terms.step_size
@@ -168,9 +179,14 @@ def note(terms: Any, book: Any, lines: Any, market: float, price: float, fee: fl
     line.price = price
     line.fee = fee
     line.cash = book.cash
-    if terms.has_impact:
-        volumes = middle_volumes(book)
-        put(line.exact_price, volumes)
-        part = participation(quantity_of(book.order_steps, pair(terms.step)), volumes)
-        book.participation = max(book.participation, part[0] / UNIT)
+    if seldom(terms.has_impact != 0):
+        note_volumes(terms, book, line)
     book.trades += 1
+
+
+def note_volumes(terms: Any, book: Any, line: Any) -> None:
+    """Write the volumes that the price hangs on, and how large a part of them the order was."""
+    volumes = middle_volumes(book)
+    put(line.exact_price, volumes)
+    part = participation(quantity_of(book.order_steps, pair(terms.step)), volumes)
+    book.participation = max(book.participation, part[0] / UNIT)

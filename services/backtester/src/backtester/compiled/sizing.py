@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from backtester.compiled.account import is_worthless, synchronize
+from backtester.compiled.account import is_worthless, take_ledger
 from backtester.compiled.layout import (
     ALREADY_IN,
     BELOW_MIN_NOTIONAL,
@@ -19,7 +19,6 @@ from backtester.compiled.layout import (
     RISK,
     STOP_COOLDOWN,
 )
-from backtester.compiled.ledger import settle
 from backtester.compiled.money import (
     STEP_TOLERANCE,
     STEPS_MAX,
@@ -37,7 +36,7 @@ from backtester.compiled.money import (
     whole,
 )
 from backtester.compiled.slippage import pair
-from shared.step_compiler import record_at
+from shared.step_compiler import record_at, seldom
 
 HUNDRED = 100.0
 PERCENT_INVERSE_HIGH, PERCENT_INVERSE_LOW = 1e-20, 5.484672854579043e-37  # together 10^-20
@@ -56,7 +55,7 @@ def sell_steps(terms: Any, book: Any, ledger: Any, entries: Any, close: float) -
     """Return how many steps a SELL sells of what is held; 0 and a count when it sells nothing."""
     if book.held <= 0.0:
         return decline(book, NOTHING_HELD)
-    if terms.is_received:
+    if seldom(terms.is_received != 0):
         steps = sellable_steps(wanted_sale(terms, ledger, entries), pair(terms.step))
         if steps < 0:
             book.is_overflown = 1
@@ -88,14 +87,12 @@ def buy_steps(terms: Any, book: Any, ledger: Any, entries: Any, lines: Any, clos
     if terms.max_entries and book.depth >= terms.max_entries:
         return decline(book, ALREADY_IN)
     steps = terms.signal_steps
-    if terms.sizing != FIXED:
-        if terms.sizing == RISK and terms.has_anchor and not is_less(pair(terms.anchor_stop), price_units(close)):
+    if seldom(terms.sizing != FIXED):
+        if terms.sizing == RISK and terms.has_anchor and is_at_stop(terms, close):
             return decline(book, BELOW_STOP)
         steps = near_steps(terms, book, close)
-        if steps < 0:
-            settle(terms, ledger, entries, lines, book.trades)
-            synchronize(terms, book, ledger)
-            steps = steps_of(wanted_purchase(terms, ledger, price_units(close)), pair(terms.step))
+        if seldom(steps < 0):
+            steps = exact_steps(terms, book, ledger, entries, lines, close)
             if steps < 0:
                 book.is_overflown = 1
                 return 0
@@ -104,6 +101,17 @@ def buy_steps(terms: Any, book: Any, ledger: Any, entries: Any, lines: Any, clos
     if steps == 0 or is_worthless(terms, steps, close):
         return decline(book, BELOW_MIN_NOTIONAL)
     return int(steps)
+
+
+def is_at_stop(terms: Any, close: float) -> bool:
+    """Return whether a close is not above the price that the strategy itself stops at."""
+    return not is_less(pair(terms.anchor_stop), price_units(close))
+
+
+def exact_steps(terms: Any, book: Any, ledger: Any, entries: Any, lines: Any, close: float) -> int:
+    """Return the steps of one entry from the ledger, brought up to the trade list; -1 for more than int64 counts."""
+    take_ledger(terms, book, ledger, entries, lines)
+    return steps_of(wanted_purchase(terms, ledger, price_units(close)), pair(terms.step))
 
 
 def near_steps(terms: Any, book: Any, close: float) -> int:
