@@ -56,6 +56,7 @@ def answer(path: Path, *words: str) -> tuple[int, str, str]:
         (("--start", "2025-01-01"), "no candle from 2025-01-01 00:00 UTC to before the end"),
         (("--end", "2024-01-01"), "no candle from the beginning"),
         (("--start", "2024-03-04T01:00", "--end", "2024-03-04T01:00"), "is not after start"),
+        (("--param", "quantity=1e100"), "quantity: Input should be less than or equal to 1000000000000000000"),
         (("--param", "enabled=false"), "--param enabled: is no parameter of a run"),
         (("--param", "symbols=BTC/USDT"), "--param symbols: is no parameter of a run"),
         (("--symbol", "BTC/USDT:1m"), "write it like BTC/USDT, the timeframe apart"),

@@ -132,6 +132,14 @@ BAD_INPUT: list[tuple[tuple[str, ...], tuple[str, ...], str]] = [
     (("short_period=3,4",), ("--symbol", "BTC/USDT:1m"), "write it like BTC/USDT, the timeframe apart"),
     (("short_period=3,4",), ("--initial-balance", "0"), "initial balance: must be > 0"),
     (("short_period=3,4",), ("--slippage-bps", "1", "--impact-bps", "5"), "two models of the same cost"),
+    (("short_period=3,4",), ("--initial-balance", "1e-19"), "initial balance: must be in"),
+    (("short_period=1:1e9999999",), (), "a number is out of range"),
+    (("quantity=1,1e9999999",), (), "a number is out of range"),
+    (("short_period=1:2:1e-9999999",), (), "a number is out of range"),
+    (("short_period=3,4",), ("--strategy", "RSI"), "did you mean 'rsi'?"),
+    (("short_period=3,4",), ("--out", ""), "--out: names no file"),
+    (("short_period=3,4",), ("--json", ""), "--json: names no file"),
+    (("short_period=3,4",), ("--html", ""), "--html: names no file"),
     (("short_period=3,4",), ("--data", "absent.parquet"), "absent.parquet"),
     (("short_period=3,4",), ("--threads", "0"), "--threads"),
     (("short_period=3,4",), ("--null", "-1"), "--null"),
@@ -147,6 +155,19 @@ def test_bad_input_is_refused_with_its_place(
 ) -> None:
     assert said in refusal(run(candles, tmp_path, *more, grid=grid))
     assert not (tmp_path / "out.parquet").exists()
+
+
+def test_what_is_no_file_is_never_replaced_by_a_result(candles: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert "is no file that a result could take the place of" in refusal(
+        run(candles, tmp_path, "--out", str(tmp_path / "pipe"), grid=("short_period=3",))
+    )
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_sweep_that_fails_before_its_first_trial_leaves_nothing_to_resume(candles: Path, tmp_path: Path) -> None:
+    assert "take a smaller quantity" in refusal(run(candles, tmp_path, grid=("quantity=1e17,2e17",)))
+    assert not (tmp_path / "out.parquet.parts").exists()
 
 
 def test_a_sweep_without_a_grid_is_refused(candles: Path, tmp_path: Path) -> None:

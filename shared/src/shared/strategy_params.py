@@ -11,13 +11,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from shared.errors import PluginError
 
+QUANTITY_MAX = Decimal(10) ** 18
+
 
 class StrategyParams(BaseModel):
     """What every strategy takes; a subclass adds fields with defaults. Unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
-    quantity: Decimal = Field(default=Decimal("0.01"), gt=0, description="base units, used by sizing `fixed`")
+    quantity: Decimal = Field(
+        default=Decimal("0.01"), gt=0, le=QUANTITY_MAX, description="base units, used by sizing `fixed`"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -32,8 +36,9 @@ class StrategyParams(BaseModel):
 
 def near_match(word: str, known: list[str]) -> str:
     """Return the words that help after a misspelt key: the likely one, or all of them."""
-    close = get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known)) or 'none'}"
+    by_lower = {name.lower(): name for name in known}
+    close = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.5)
+    return f"did you mean {by_lower[close[0]]!r}?" if close else f"known: {', '.join(sorted(known)) or 'none'}"
 
 
 def validate_params[P: StrategyParams](model: type[P], values: Mapping[str, Any] | P | None, where: str) -> P:

@@ -16,6 +16,7 @@ import click
 
 from backtester.data import DATABASE_SOURCE
 from backtester.option_types import NumberType, ParameterType, TimeType, parameters
+from backtester.options import checked_balance
 from backtester.sweep.grid import TRIALS_MAX, parse_grid
 from backtester.sweep.request import SweepRequest
 from backtester.trading_options import DATA_HELP, TRADING_OPTIONS, trading_options
@@ -138,13 +139,10 @@ def sweep_request(given: Mapping[str, Any], words: str) -> SweepRequest:
     """Return the request that the options make; a mistake in them is a ConfigError."""
     settings = _settings(given)
     params = parameters(given["params"])
-    same = ("strategy", "data", "symbol", "timeframe", "initial_balance", "instrument", "start", "end")
-    if not given["initial_balance"] > 0:
-        raise ConfigError(
-            f"initial balance: must be > 0, was {given['initial_balance']}; give what each set starts with"
-        )
+    same = ("strategy", "data", "symbol", "timeframe", "instrument", "start", "end")
     return SweepRequest(
         **{name: given[name] for name in (*same, "null", "seed", "resume")},
+        initial_balance=checked_balance(given["initial_balance"]),
         grid=parse_grid(given["grids"], params, given["trials_max"]),
         out=given["out"] or Path("sweep.parquet"),
         params=params,
@@ -174,10 +172,15 @@ def _database_url(given: Mapping[str, Any], settings: Settings) -> str:
 
 def _check_outputs(out: Path, given: Mapping[str, Any]) -> None:
     """Refuse, before anything runs, a file that could not be written at the end."""
+    for option in ("out", "html_out", "json_out"):
+        if given[option] is not None and str(given[option]) in ("", "."):
+            raise ConfigError(f"--{option.removesuffix('_out')}: names no file; give one")
     json_out = None if given["json_out"] in (None, STANDARD_OUTPUT) else Path(given["json_out"])
     paths = [path for path in (out, given["html_out"], json_out) if path is not None]
     if len({path.absolute() for path in paths}) < len(paths):
         raise ConfigError("--out, --html and --json: two go to the same place; give each a file of its own")
+    if out.exists() and not out.is_file():
+        raise ConfigError(f"--out {out}: is no file that a result could take the place of; give another name")
     for path in paths:
         if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
             raise ConfigError(f"{path}: {path.parent} is not a folder that can be written; make it first")

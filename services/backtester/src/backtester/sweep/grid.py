@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from backtester.options import AMOUNT_MAX
 from shared.errors import ConfigError
 
 TRIALS_MAX = 100_000
 VALUES_MAX = 10_000
+AMOUNT_MIN = 1 / AMOUNT_MAX
 
 type Axes = dict[str, tuple[Any, ...]]
 
@@ -53,7 +55,7 @@ def _range(text: str, parts: Sequence[str]) -> tuple[Any, ...]:
 def _listed(text: str, words: Sequence[str]) -> tuple[Any, ...]:
     if not all(word.strip() for word in words):
         raise ConfigError(f"--grid {text!r}: a value is empty; write name=a,b,c")
-    return tuple(_value(word.strip()) for word in words)
+    return tuple(_value(text, word.strip()) for word in words)
 
 
 def _number(text: str, word: str) -> Decimal:
@@ -63,17 +65,24 @@ def _number(text: str, word: str) -> Decimal:
         raise ConfigError(f"--grid {text!r}: {word!r} is not a number; write first:last:step") from None
     if not number.is_finite():
         raise ConfigError(f"--grid {text!r}: {word!r} is not a finite number")
+    return _in_range(text, number)
+
+
+def _in_range(text: str, number: Decimal) -> Decimal:
+    """Return the number; one of endless digits, which only looks short, would be counted for ever."""
+    if number and not AMOUNT_MIN <= number.copy_abs() <= AMOUNT_MAX:
+        raise ConfigError(f"--grid {text!r}: a number is out of range: {AMOUNT_MIN} to {AMOUNT_MAX:,f}, or 0")
     return number
 
 
-def _value(word: str) -> Any:
+def _value(text: str, word: str) -> Any:
     if word.lower() in ("true", "false"):
         return word.lower() == "true"
     try:
         number = Decimal(word)
     except InvalidOperation:
         return word
-    return _plain(number) if number.is_finite() else word
+    return _plain(_in_range(text, number)) if number.is_finite() else word
 
 
 def _plain(number: Decimal) -> int | float:

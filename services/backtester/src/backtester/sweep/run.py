@@ -21,7 +21,7 @@ from backtester.sweep.sets import Batch, Sets, batches, find_sets
 from backtester.sweep.store import SweepStore, schema
 from shared.candle_files import check_stream
 from shared.clock import Clock
-from shared.errors import ConfigError
+from shared.errors import ConfigError, TradingError
 from shared.instruments import load_instruments
 from shared.plugins import discover
 
@@ -77,7 +77,11 @@ def run_sweep(request: SweepRequest, clock: Clock, on_trials: OnTrials | None = 
     terms = SweepTerms(request.symbol, request.timeframe, request.initial_balance, options)
     work = _Work(request, sets, BatchRunner(sets.base, terms), sweep_market(data), Keeper(store, recorder, clock))
     prepared = clock.monotonic()
-    table = work.run(done, on_trials)
+    try:
+        table = work.run(done, on_trials)
+    except TradingError:
+        store.forsake()
+        raise
     seconds = {
         "load": loaded - started,
         "compile": work.compile_seconds,

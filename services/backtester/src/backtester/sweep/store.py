@@ -71,6 +71,11 @@ class SweepStore:
         parts = [_read_part(path) for path in sorted(self.folder.glob("part-*.parquet"))]
         return pl.concat([pl.DataFrame(schema=schema()), *parts]).unique(["market", "trial"], keep="first")
 
+    def forsake(self) -> None:
+        """Remove the folder of a sweep that failed before it finished a trial: there is nothing to go on with."""
+        if self.folder.is_dir() and {path.name for path in self.folder.iterdir()} <= {REQUEST_FILE}:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
     def begun_at(self) -> datetime:
         """Return when the sweep was begun whose parts lie here."""
         return datetime.fromtimestamp((self.folder / REQUEST_FILE).stat().st_mtime, UTC)
