@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import date, datetime
 from fractions import Fraction
 from functools import cache
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -15,8 +16,17 @@ from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 
 from shared import indicators
-from shared.indicators import anchor_period, profile_area, profile_side
+from shared.indicators import (
+    anchor_period,
+    profile_area,
+    profile_fields,
+    profile_is_central,
+    profile_push,
+    profile_renew,
+    profile_side,
+)
 from shared.models import from_milliseconds, to_milliseconds
+from shared.step_record import step_record
 from shared.testing.examples import examples
 from shared.testing.reference import reference_path
 
@@ -176,19 +186,56 @@ def test_an_impossible_period_is_refused(call) -> None:  # type: ignore[no-untyp
 
 
 @given(
-    volumes=st.lists(st.integers(0, 6), min_size=1, max_size=12).filter(any),
+    volumes=st.lists(st.integers(0, 6), min_size=2, max_size=12).filter(any),
     share=st.sampled_from([0.05, 0.5, 0.7, 1.0]),
     eighth=st.integers(0, 96),
 )
 @settings(max_examples=examples(300), deadline=None)
 def test_a_price_lies_on_the_side_that_the_whole_value_area_says(volumes: list[int], share: float, eighth: int) -> None:
     bin_count = len(volumes)
-    profile = np.array([100.0, 100.0 + bin_count, sum(volumes), 0.0, 0.0, 0.0, 1.0, 1.0])
-    bins = np.array(volumes, dtype=float)
+    state = profile_of([(100.0 + place, 101.0 + place, float(each)) for place, each in enumerate(volumes)], bin_count)
     price = 100.0 + min(eighth / 8, bin_count)
-    side = profile_side(bins, bin_count, share, profile, price)
-    profile_area(bins, bin_count, share, profile)
-    assert side == int(price > profile[5]) - int(price < profile[3])
+    side = profile_side(state, bin_count, share, price)
+    profile_area(state, bin_count, share)
+    assert side == int(price > state.value_high) - int(price < state.value_low)
+    assert not (profile_is_central(state, bin_count, share, price) and side != 0)
+
+
+@given(
+    candles=st.lists(
+        st.tuples(st.integers(1, 400), st.sampled_from([0, 1, 2, 30, 90]), st.sampled_from([0, 1, 7, 10**6])).map(
+            lambda c: (float(c[0]), float(c[0] + c[1]), float(c[2]))
+        ),
+        min_size=6,
+        max_size=40,
+    ),
+    bin_count=st.integers(1, 15),
+)
+@settings(max_examples=examples(100), deadline=None)
+def test_a_profile_that_follows_its_candles_stays_that_of_the_last_ones(
+    candles: list[tuple[float, float, float]], bin_count: int
+) -> None:
+    lookback = 5
+    state = step_record(profile_fields(lookback, bin_count)).view(np.recarray)[0]
+    for number, candle in enumerate(candles, start=1):
+        profile_push(state, lookback, bin_count, candle)
+        held = candles[max(0, number - lookback) : number]
+        if number < lookback or min(held)[0] == max(high for _, high, _ in held) or not any(each[2] for each in held):
+            continue
+        profile_renew(state, lookback, bin_count)
+        profile_side(state, bin_count, 0.7, held[0][0])
+        exact = [float(volume) for volume in exact_bins([(int(a), int(b), int(c)) for a, b, c in held], bin_count)]
+        # what ties are told by is 1e-9 of the fullest bin
+        assert list(state.bins[:bin_count]) == pytest.approx(exact, abs=1e-11 * max(exact))
+
+
+def profile_of(candles: list[tuple[float, float, float]], bin_count: int) -> Any:
+    """Return the state of a profile of (low, high, volume)."""
+    state = step_record(profile_fields(len(candles), bin_count)).view(np.recarray)[0]
+    for candle in candles:
+        profile_push(state, len(candles), bin_count, candle)
+    profile_renew(state, len(candles), bin_count)
+    return state
 
 
 @given(

@@ -26,21 +26,11 @@ from shared.indicator_updates import (
     wilder_update,
 )
 from shared.step_compiler import compiled
-from shared.volume_profile import (
-    CANDLE_NUMBERS,
-    PROFILE_NUMBERS,
-    profile_area,
-    profile_change,
-    profile_fill,
-    profile_put,
-    profile_range,
-    profile_room,
-    profile_side,
-)
+from shared.step_record import step_record
+from shared.value_area import profile_area, profile_is_central, profile_side
+from shared.volume_profile import profile_fields, profile_push, profile_renew
 
 __all__ = [
-    "CANDLE_NUMBERS",
-    "PROFILE_NUMBERS",
     "anchor_period",
     "bollinger_bands",
     "deviation_side",
@@ -49,11 +39,10 @@ __all__ = [
     "ema_update",
     "macd",
     "profile_area",
-    "profile_change",
-    "profile_fill",
-    "profile_put",
-    "profile_range",
-    "profile_room",
+    "profile_fields",
+    "profile_is_central",
+    "profile_push",
+    "profile_renew",
     "profile_side",
     "rolling_deviation",
     "rolling_full",
@@ -100,6 +89,18 @@ def _rolling_over(values, period, window, means, deviations):  # type: ignore[no
         if rolling_full(window):
             means[place] = rolling_mean(window, period)
             deviations[place] = rolling_deviation(window, period)
+
+
+def _profile_over(states, lows, highs, volumes, bin_count, share):  # type: ignore[no-untyped-def]
+    state = states[0]
+    for place in range(len(lows)):
+        profile_push(state, len(lows), bin_count, (lows[place], highs[place], volumes[place]))
+    if not (state.highest > state.lowest and state.volume > 0.0):
+        return False
+    profile_renew(state, len(lows), bin_count)
+    profile_side(state, bin_count, share, state.lowest)
+    profile_area(state, bin_count, share)
+    return True
 
 
 def _vwap_over(open_times, prices, volumes, anchor, out):  # type: ignore[no-untyped-def]
@@ -381,14 +382,11 @@ def volume_profile(
     """
     low, high, volume = _as_values(lows), _as_values(highs), _as_values(volumes)
     count, bin_count = len(volume), _checked_period(num_bins)
-    profile, bins = np.zeros(PROFILE_NUMBERS), np.zeros(profile_room(bin_count))
-    candles = np.zeros(CANDLE_NUMBERS * count)
-    for place in range(count):
-        profile_put(candles, place, low[place], high[place], volume[place])
-    if count:
-        profile_range(candles, count, profile)
-    if not (profile[1] > profile[0] and volume.sum() > 0.0):
+    if not count:
         return None
-    profile_fill(candles, count, bins, bin_count, profile)
-    profile_area(bins, bin_count, value_area_pct, profile)
-    return bins[:bin_count].copy(), float(profile[3]), float(profile[4]), float(profile[5])
+    states = step_record(profile_fields(count, bin_count))
+    if not compiled(_profile_over)(states, low, high, volume, bin_count, value_area_pct):
+        return None
+    state = states[0]
+    area = (float(state["value_low"]), float(state["point_of_control"]), float(state["value_high"]))
+    return state["bins"][:bin_count].copy(), *area

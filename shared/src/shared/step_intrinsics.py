@@ -51,6 +51,12 @@ def multiply_add(left: float, right: float, addend: float) -> float:
     return float(Fraction(left) * Fraction(right) + Fraction(addend))
 
 
+def add_pair(array: Any, place: int, first: float, second: float) -> None:
+    """Add to two neighbouring float64 of an array, in one instruction; `place` is not looked at: it must be within."""
+    array[place] += first
+    array[place + 1] += second
+
+
 _HEAD = """
 from numba.core import cgutils as NAME_cgutils
 from numba.extending import intrinsic as NAME_intrinsic
@@ -120,6 +126,21 @@ _MULTIPLY_ADD = """def NAME(typing_context, left, right, addend):
     return float64(float64, float64, float64), lower
 """
 
+_ADD_PAIR = """def NAME(typing_context, array, place, first, second):
+    from numba.core.types import float64, int64, none
+    from llvmlite import ir
+    def lower(context, builder, signature, arguments):
+        numbers, place, first, second = arguments
+        pair = ir.VectorType(ir.DoubleType(), 2)
+        data = context.make_array(signature.args[0])(context, builder, numbers).data
+        where = builder.bitcast(builder.gep(data, [place]), pair.as_pointer())
+        added = builder.insert_element(ir.Constant(pair, ir.Undefined), first, ir.IntType(32)(0))
+        added = builder.insert_element(added, second, ir.IntType(32)(1))
+        builder.store(builder.fadd(builder.load(where, align=8), added), where, align=8)
+        return context.get_dummy_value()
+    return none(array, int64, float64, float64), lower
+"""
+
 _TEXTS: tuple[tuple[Callable[..., Any], str], ...] = (
     (record_at, _RECORD_AT),
     (own_record, _OWN_RECORD),
@@ -127,6 +148,7 @@ _TEXTS: tuple[tuple[Callable[..., Any], str], ...] = (
     (fetch_ahead, _FETCH_AHEAD),
     (seldom, _SELDOM),
     (multiply_add, _MULTIPLY_ADD),
+    (add_pair, _ADD_PAIR),
 )
 
 

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from shared.clock import derived_id
 from shared.errors import PluginError
 from shared.models import TIMEFRAME_DELTA, Candle, OrderSide, Signal, from_milliseconds, to_milliseconds
-from shared.step_compiler import load_step, prepare, step_source
+from shared.step_compiler import load_step, prepare, seldom, step_source
+from shared.step_record import Ring, step_record
 from shared.strategy_params import StrategyParams, params_numbers, validate_params
 
 __all__ = [
@@ -44,12 +45,12 @@ __all__ = [
     "StrategyParams",
     "candles_to_forget",
     "ids_left_out",
+    "seldom",
     "signal_id",
     "stamp_signal",
 ]
 
 SNAPSHOT_VERSION = b"STEP1"
-RING_MIN = 64
 FORGET_LN = 20.73  # -ln(1e-9): the past then weighs less than a billionth
 ROUND_TRIP_COST = Decimal("0.0024")  # two taker fees of 0.1 % and two slippages of 2 bps
 
@@ -245,21 +246,6 @@ class BaseStrategy(ABC):
         return self.signal(candle, OrderSide.SELL, reason)
 
 
-@dataclass(frozen=True, slots=True)
-class Ring:
-    """A row of float64 in the state record, at least `length` long, all zero at first.
-
-    Its room is a power of two, so that neighbouring parameters share one compiled step.
-    """
-
-    length: int
-
-    @property
-    def room(self) -> int:
-        """Return the numbers it holds."""
-        return max(RING_MIN, 1 << max(self.length - 1, 0).bit_length())
-
-
 class CompiledStrategy(BaseStrategy):
     """A strategy written once as `step(state, params, open_time, open, high, low, close, volume) -> action`.
 
@@ -285,9 +271,9 @@ class CompiledStrategy(BaseStrategy):
         """Validate `params` over the defaults, lay out the records and reset."""
         before = self.params
         self.params = validate_params(self.Params, params, self.name)
-        values = {"spare": 0, **params_numbers(self.params), **self.derived_params()}  # a record is never empty
         try:
-            first, numbers = _record({"candle_count": 0, **self.state_fields()}), _record(values)
+            values = {"spare": 0, **params_numbers(self.params), **self.derived_params()}  # a record is never empty
+            first, numbers = step_record({"candle_count": 0, **self.state_fields()}), step_record(values)
         except (ValueError, MemoryError, OverflowError) as error:
             self.params = before
             raise PluginError(f"{self.name}: these parameters need more memory than there is; lower them") from error
@@ -362,18 +348,3 @@ class CompiledStrategy(BaseStrategy):
             return False
         self._states = np.frombuffer(blob[len(head) :], dtype=self._states.dtype).copy()
         return True
-
-
-def _record(fields: Mapping[str, int | float | Ring]) -> NDArray[np.void]:
-    """Return one record of `fields` at their values."""
-    layout: list[tuple[str, Any] | tuple[str, Any, tuple[int, ...]]] = []
-    for name, value in fields.items():
-        if isinstance(value, Ring):
-            layout.append((name, np.float64, (value.room,)))
-        else:
-            layout.append((name, np.float64 if isinstance(value, float) else np.int64))
-    record = np.zeros(1, dtype=np.dtype(layout))
-    for name, value in fields.items():
-        if not isinstance(value, Ring):
-            record[name] = value
-    return record

@@ -1,243 +1,252 @@
-"""Volume profile: how much was traded at which price, its fullest price and the area around it.
+"""The candles of a volume profile, and how much of their volume lies in each bin of their price range.
 
-Plain Python over float64 arrays, taken by a step into its own machine code. Equal means within 1e-9 of the fullest
-bin wherever two volumes are compared, so that rounding decides nothing. No value may be NaN.
+Plain Python over the fields of a state record (`profile_fields`), taken by a step into its own machine code. No number
+may be NaN, no volume negative.
 
-The candles are rows of four numbers (low, high, volume, volume a price unit of low..high) in any order. A `profile`
-is eight numbers: lowest low, highest high, volume, low of the value area, point of control, high of the value area,
-width of a bin and its inverse. `bins` are the volumes of `bin_count` bins, then as many and one more places of scratch.
+A candle's volume is spread evenly over its own low..high. Laid over the bins, that is a slope which begins at its low
+and one which ends it at its high. A slope is two numbers at the bin in which it begins: what that bin alone gets, and
+what it and every bin above it get. So a candle is four additions however many bins it covers, one that leaves is the
+same four taken back, and the bins are the sums of the slopes from below.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-PROFILE_TIE = 1e-9
-PROFILE_NUMBERS = 8
-CANDLE_NUMBERS = 4
+import numpy as np
+
+from shared.step_intrinsics import add_pair
+from shared.step_record import Fields, Ring
+
+ROWS_AT_ONCE = 64
+NARROW_SHARE = 1 / 16  # a candle of a smaller part of a bin is too steep for slopes: rounding would show in other bins
+PASSED_MAX = 4.0  # what may come into laid slopes, in volumes of the profile: bounds their rounding
 
 
-def profile_room(bin_count: int) -> int:
-    """Return how many float64 the bins and their scratch need."""
-    return 2 * bin_count + 1
+def profile_fields(lookback: int, bin_count: int) -> Fields:
+    """Return the fields of a profile over the last `lookback` candles in `bin_count` bins.
 
-
-def profile_put(candles: Any, place: int, low: float, high: float, volume: float) -> None:
-    """Write one candle into its row; volume in base units, >= 0."""
-    at = CANDLE_NUMBERS * place
-    candles[at] = low
-    candles[at + 1] = high
-    candles[at + 2] = volume
-    candles[at + 3] = volume / (high - low) if high > low else 0.0
-
-
-def profile_range(candles: Any, count: int, profile: Any) -> None:
-    """Put the lowest low and the highest high of the first `count` candles into the profile."""
-    lowest = candles[0]
-    highest = candles[1]
-    for at in range(0, CANDLE_NUMBERS * count, CANDLE_NUMBERS):
-        lowest = min(lowest, candles[at])
-        highest = max(highest, candles[at + 1])
-    profile[0] = lowest
-    profile[1] = highest
-
-
-def profile_bin(distance: float, inverse: float, bin_count: int) -> int:
-    """Return the bin so far above the lowest low, which at an edge may be the one beside; the top bin is closed."""
-    return min(int(distance * inverse), bin_count - 1)
-
-
-def profile_exact_bin(distance: float, width: float, bin_count: int) -> int:
-    """Return the bin [low, high) so far above the lowest low, edges included; the top bin is closed."""
-    return max(0, min(int(distance / width), bin_count - 1))
-
-
-def profile_fill(candles: Any, count: int, bins: Any, bin_count: int, profile: Any) -> None:
-    """Spread each candle's volume evenly over its own low..high into `bins`; volume and width of a bin are put down.
-
-    Whole bins are written as two ends of a step and summed once, so the work is candles plus bins, not their product.
-
-    Parameters
-    ----------
-    candles : ndarray of float64
-        `count` rows of `profile_put`.
-    bins : ndarray of float64, at least `profile_room(bin_count)` long
-        Receives the volume of each bin.
-    profile : ndarray of float64
-        Lowest low and highest high (above the lowest), as `profile_range` leaves them.
+    Prices in quote, volumes in base units. `lowest`, `highest` and `volume` are of all candles held; the value area and
+    the point of control are as `profile_area` has left them.
     """
-    lowest = profile[0]
-    profile[6] = width = (profile[1] - lowest) / bin_count
-    profile[7] = inverse = bin_count / (profile[1] - lowest)
-    bins[: 2 * bin_count + 1] = 0.0
-    total = 0.0
-    for at in range(0, CANDLE_NUMBERS * count, CANDLE_NUMBERS):
-        low = candles[at] - lowest
-        high = candles[at + 1] - lowest
-        density = candles[at + 3]
-        total += candles[at + 2]
-        first = profile_bin(low, inverse, bin_count)
-        last = profile_bin(high, inverse, bin_count)
-        if first >= last:
-            place = first if high > low else profile_exact_bin(low, width, bin_count)
-            bins[place] += candles[at + 2]
-            continue
-        bins[first] += density * max(0.0, (first + 1) * width - low)
-        bins[last] += density * max(0.0, high - last * width)
-        bins[bin_count + first + 1] += density * width
-        bins[bin_count + last] -= density * width
-    profile[2] = total
-    running = 0.0
-    for place in range(bin_count):
-        running += bins[bin_count + place]
-        bins[place] += running
+    rings = ("lows", "highs", "volumes", "densities", "low_tails", "high_tails", "volume_tails")
+    scratch = ("bottom_parts", "top_parts", "wholes")
+    numbers = ("lowest", "highest", "volume", "head_low", "head_high", "head_volume", "width", "inverse", "passed")
+    return {
+        **dict.fromkeys(("place", "fresh", "point"), 0),
+        **dict.fromkeys((*numbers, "value_low", "point_of_control", "value_high"), 0.0),
+        **dict.fromkeys(rings, Ring(lookback)),
+        **dict.fromkeys(scratch, Ring(ROWS_AT_ONCE)),
+        **dict.fromkeys(("bottoms", "tops"), Ring(ROWS_AT_ONCE, int)),
+        "slopes": Ring(2 * bin_count),
+        "bins": Ring(bin_count),
+    }
 
 
-def profile_change(candles: Any, place: int, times: float, bins: Any, bin_count: int, profile: Any) -> None:
-    """Add one candle to the bins and the volume (`times` 1) or take it away (-1); it lies within the range."""
-    at = CANDLE_NUMBERS * place
-    lowest = profile[0]
-    low = candles[at] - lowest
-    high = candles[at + 1] - lowest
-    volume = times * candles[at + 2]
-    density = times * candles[at + 3]
-    width = profile[6]
-    inverse = profile[7]
-    profile[2] += volume
-    first = profile_bin(low, inverse, bin_count)
-    last = profile_bin(high, inverse, bin_count)
-    if first >= last:
-        if high <= low:
-            first = profile_exact_bin(low, width, bin_count)
-        bins[first] += volume
-        return
-    bins[first] += density * max(0.0, (first + 1) * width - low)
-    bins[last] += density * max(0.0, high - last * width)
-    whole = density * width
-    for each in range(first + 1, last):
-        bins[each] += whole
+def at(place: int) -> Any:
+    """Return a place that is never negative as a number that says so: else each look asks whether to count from behind."""
+    return np.uint64(place)
 
 
-def profile_point(bins: Any, bin_count: int) -> int:
-    """Return the fullest bin; among those within 1e-9 of it the one nearest the middle, the lower of two."""
-    first = second = third = fourth = bins[0]
-    for place in range(0, bin_count - 3, 4):
-        first = bins[place] if bins[place] > first else first
-        second = bins[place + 1] if bins[place + 1] > second else second
-        third = bins[place + 2] if bins[place + 2] > third else third
-        fourth = bins[place + 3] if bins[place + 3] > fourth else fourth
-    for place in range(bin_count - bin_count % 4, bin_count):
-        first = max(first, bins[place])
-    least = max(max(first, second), max(third, fourth)) * (1.0 - PROFILE_TIE)
-    lower = (bin_count - 1) // 2
-    upper = bin_count // 2
-    while bins[lower] < least:
-        if bins[upper] >= least:
-            return upper
-        lower -= 1
-        upper += 1
-    return lower
+# --- the candles ------------------------------------------------------------------------------------------------
 
 
-def profile_reaches_down(bins: Any, bin_count: int, point: int, place: int, wanted: float) -> bool:
-    """Return whether the value area grown from `point` takes the bin `place` below it.
+def profile_push(state: Any, lookback: int, bin_count: int, candle: tuple[float, float, float]) -> None:
+    """Put a candle (low, high, volume) in place of the oldest of `lookback` candles.
 
-    It does unless it holds what is wanted before: the bins between, and the upper neighbours that are fuller than the
-    emptiest of the bins it must take on the way down.
+    The slopes follow as long as the range stays; else they are laid anew when they are needed.
     """
-    slack = PROFILE_TIE * bins[point]
-    emptiest = bins[place]
-    held = bins[point]
-    for each in range(place + 1, point):
-        held += bins[each]
-        emptiest = min(emptiest, bins[each])
-    above = point + 1
-    while held < wanted and above < bin_count and emptiest < bins[above] - slack:
-        held += bins[above]
-        above += 1
-    return bool(held < wanted)
-
-
-def profile_reaches_up(bins: Any, point: int, place: int, wanted: float) -> bool:
-    """Return whether the value area grown from `point` takes the bin `place` above it, as `profile_reaches_down`."""
-    slack = PROFILE_TIE * bins[point]
-    emptiest = bins[place]
-    held = bins[point]
-    for each in range(point + 1, place):
-        held += bins[each]
-        emptiest = min(emptiest, bins[each])
-    below = point - 1
-    while held < wanted and below >= 0 and bins[below] >= emptiest - slack:
-        held += bins[below]
-        below -= 1
-    return bool(held < wanted)
-
-
-def profile_side(bins: Any, bin_count: int, share: float, profile: Any, price: float) -> int:
-    """Return -1, 0 or 1: `price` lies below, inside or above the value area; the point of control is put down.
-
-    The same answer as from `profile_area`, without growing the whole area.
-
-    Parameters
-    ----------
-    bins : ndarray of float64
-        The volume of `bin_count` bins.
-    share : float
-        What the area must hold of the volume, in (0, 1].
-    profile : ndarray of float64
-        As `profile_fill` leaves it.
-    price : float
-        Within the profile's range.
-    """
-    lowest = profile[0]
-    width = profile[6]
-    point = profile_point(bins, bin_count)
-    profile[4] = lowest + (point + 0.5) * width
-    wanted = share * profile[2] - PROFILE_TIE * profile[2]
-    place = profile_bin(price - lowest, profile[7], bin_count)
-    if price < lowest + place * width:
-        place -= 1
-    elif place < bin_count - 1 and price >= lowest + (place + 1) * width:
-        place += 1
-    if place < point:
-        return 0 if profile_reaches_down(bins, bin_count, point, place, wanted) else -1
-    if price == lowest + place * width:  # an upper edge belongs to the area below it
-        place -= 1
-    if place > point:
-        return 0 if profile_reaches_up(bins, point, place, wanted) else 1
-    return 0
-
-
-def profile_area(bins: Any, bin_count: int, share: float, profile: Any) -> None:
-    """Grow the value area from the fullest bin; put its low, the point of control and its high into the profile.
-
-    Parameters
-    ----------
-    bins : ndarray of float64
-        The volume of `bin_count` bins.
-    share : float
-        What the area must hold of the volume, in (0, 1].
-    profile : ndarray of float64
-        As `profile_fill` leaves it.
-
-    The fuller neighbour is taken, the lower of two that are equal. Equal means within 1e-9 of the fullest bin, and
-    "holds" within 1e-9 of the volume, so that rounding decides nothing.
-    """
-    point = profile_point(bins, bin_count)
-    slack = PROFILE_TIE * bins[point]
-    wanted = share * profile[2] - PROFILE_TIE * profile[2]
-    first = point
-    last = point
-    held = bins[point]
-    while held < wanted and (first > 0 or last < bin_count - 1):
-        below = bins[first - 1] if first > 0 else -1.0
-        above = bins[last + 1] if last < bin_count - 1 else -1.0
-        if first > 0 and (last == bin_count - 1 or below >= above - slack):
-            first -= 1
-            held += below
+    low, high, volume = candle
+    place = state.place
+    if state.fresh > 0:
+        is_within = low >= state.lowest and high <= state.highest
+        if is_within and state.lows[at(place)] > state.lowest and state.highs[at(place)] < state.highest:
+            state.fresh -= 1
+            state.passed += volume
+            profile_change(state, bin_count, place, -1.0)
+            profile_put(state, place, low, high, volume)
+            profile_change(state, bin_count, place, 1.0)
         else:
-            last += 1
-            held += above
-    profile[3] = profile[0] + first * profile[6]
-    profile[4] = profile[0] + (point + 0.5) * profile[6]
-    profile[5] = profile[1] if last == bin_count - 1 else profile[0] + (last + 1) * profile[6]
+            state.fresh = 0
+    if state.fresh == 0:
+        profile_put(state, place, low, high, volume)
+    if place == lookback - 1:
+        profile_sum_tails(state, lookback)
+        state.place = 0
+    else:
+        profile_extend(state, place, low, high, volume)
+        state.place = place + 1
+
+
+def profile_put(state: Any, place: int, low: float, high: float, volume: float) -> None:
+    """Write one candle into its place."""
+    state.lows[at(place)] = low
+    state.highs[at(place)] = high
+    state.volumes[at(place)] = volume
+    state.densities[at(place)] = volume / (high - low) if high > low else 0.0
+
+
+def profile_extend(state: Any, place: int, low: float, high: float, volume: float) -> None:
+    """Work out range and volume of the candles since the first place, and of the older ones behind, a tail."""
+    if place == 0:
+        state.head_low = low
+        state.head_high = high
+        state.head_volume = volume
+    else:
+        state.head_low = low if low < state.head_low else state.head_low
+        state.head_high = high if high > state.head_high else state.head_high
+        state.head_volume += volume
+    low_tail = state.low_tails[at(place + 1)]
+    high_tail = state.high_tails[at(place + 1)]
+    state.lowest = low_tail if low_tail < state.head_low else state.head_low
+    state.highest = high_tail if high_tail > state.head_high else state.head_high
+    state.volume = state.head_volume + state.volume_tails[at(place + 1)]
+
+
+def profile_sum_tails(state: Any, lookback: int) -> None:
+    """Work out range and volume of the candles from each place to the last one."""
+    lowest = state.lows[at(lookback - 1)]
+    highest = state.highs[at(lookback - 1)]
+    volume = 0.0
+    for back in range(lookback):
+        place = at(lookback - 1 - back)
+        lowest = state.lows[place] if state.lows[place] < lowest else lowest
+        highest = state.highs[place] if state.highs[place] > highest else highest
+        volume += state.volumes[place]
+        state.low_tails[place] = lowest
+        state.high_tails[place] = highest
+        state.volume_tails[place] = volume
+    state.lowest = lowest
+    state.highest = highest
+    state.volume = volume
+
+
+# --- their slopes -----------------------------------------------------------------------------------------------
+
+
+def profile_bin(bins_above: float, bin_count: int) -> int:
+    """Return the bin that lies so many bins above the lowest low; the top one is closed."""
+    return int(bins_above) if bins_above < bin_count - 1.0 else bin_count - 1
+
+
+def profile_renew(state: Any, lookback: int, bin_count: int) -> None:
+    """Lay the slopes of all candles over their range, which is more than one price, unless they are laid over it."""
+    if state.fresh > 0 and state.passed <= PASSED_MAX * state.volume:
+        return
+    state.width = (state.highest - state.lowest) / bin_count
+    state.inverse = bin_count / (state.highest - state.lowest)
+    state.fresh = lookback
+    state.passed = 0.0
+    for place in range(2 * bin_count):
+        state.slopes[place] = 0.0
+    for begin in range(0, lookback, ROWS_AT_ONCE):
+        count = min(ROWS_AT_ONCE, lookback - begin)
+        narrow_count = profile_find_ends(state, begin, count, bin_count - 1.0)
+        half = count // 2
+        for row in range(half):  # neighbours share bins and would wait for one another
+            profile_lay(state, row)
+            profile_lay(state, row + half)
+        if 2 * half < count:
+            profile_lay(state, 2 * half)
+        if narrow_count > 0:
+            profile_lay_narrow(state, begin, count, bin_count)
+
+
+def profile_find_ends(state: Any, begin: int, count: int, top_bin: float) -> int:
+    """Work out the slopes of some candles, several at a stroke; return how many are too narrow and get none."""
+    lowest = state.lowest
+    width = state.width
+    inverse = state.inverse
+    narrow = NARROW_SHARE * width
+    narrow_count = 0
+    for row in range(count):
+        place = at(begin + row)
+        low = state.lows[place] - lowest
+        high = state.highs[place] - lowest
+        bottom = np.floor(low * inverse)
+        top = np.floor(high * inverse)
+        bottom = bottom if bottom < top_bin else top_bin
+        top = top if top < top_bin else top_bin
+        is_wide = high - low > narrow
+        density = state.densities[place] if is_wide else 0.0
+        narrow_count += 0 if is_wide else 1
+        state.bottoms[row] = np.int32(bottom)
+        state.tops[row] = np.int32(top)
+        state.bottom_parts[row] = density * (bottom * width - low)
+        state.top_parts[row] = density * (high - top * width)
+        state.wholes[row] = density * width
+    return narrow_count
+
+
+def profile_lay(state: Any, row: int) -> None:
+    """Add the slopes that are worked out in one row."""
+    whole = state.wholes[at(row)]
+    add_pair(state.slopes, 2 * state.bottoms[at(row)], state.bottom_parts[at(row)], whole)
+    add_pair(state.slopes, 2 * state.tops[at(row)], state.top_parts[at(row)], -whole)
+
+
+def profile_change(state: Any, bin_count: int, place: int, times: float) -> None:
+    """Add the candle in one place to the slopes (`times` 1) or take it away (-1)."""
+    low = state.lows[at(place)] - state.lowest
+    high = state.highs[at(place)] - state.lowest
+    width = state.width
+    if not high - low > NARROW_SHARE * width:
+        profile_change_narrow(state, bin_count, low, high, times * state.volumes[at(place)])
+        return
+    bottom = profile_bin(low * state.inverse, bin_count)
+    top = profile_bin(high * state.inverse, bin_count)
+    density = times * state.densities[at(place)]
+    whole = density * width
+    add_pair(state.slopes, 2 * bottom, density * (bottom * width - low), whole)
+    add_pair(state.slopes, 2 * top, density * (high - top * width), -whole)
+
+
+def profile_lay_narrow(state: Any, begin: int, count: int, bin_count: int) -> None:
+    """Add those of some candles that are too narrow for slopes."""
+    narrow = NARROW_SHARE * state.width
+    for place in range(begin, begin + count):
+        low = state.lows[place] - state.lowest
+        high = state.highs[place] - state.lowest
+        if not high - low > narrow:
+            profile_change_narrow(state, bin_count, low, high, state.volumes[place])
+
+
+def profile_change_narrow(state: Any, bin_count: int, low: float, high: float, volume: float) -> None:
+    """Add a volume to the one or two bins between two distances from the lowest low."""
+    if high <= low:  # all at one price: an edge belongs to the bin above it, so no inverse here, which may miss it
+        state.slopes[at(2 * profile_bin(low / state.width, bin_count))] += volume
+        return
+    bottom = profile_bin(low * state.inverse, bin_count)
+    top = profile_bin(high * state.inverse, bin_count)
+    below = (top * state.width - low) / (high - low) * volume if bottom < top else 0.0
+    below = max(0.0, min(volume, below)) if volume > 0.0 else min(0.0, max(volume, below))
+    state.slopes[at(2 * bottom)] += below
+    state.slopes[at(2 * top)] += volume - below
+
+
+def profile_fill(state: Any, bin_count: int) -> float:
+    """Sum the slopes into the bins; return the volume of the fullest.
+
+    From both ends at once: all slopes together come to nothing above the top bin, and two sums of half the length are
+    done sooner than a whole one.
+    """
+    half = bin_count // 2
+    risen = 0.0
+    fallen = 0.0
+    fullest = 0.0
+    other = 0.0
+    for place in range(half):
+        risen += state.slopes[at(2 * place + 1)]
+        volume = state.slopes[at(2 * place)] + risen
+        state.bins[at(place)] = volume
+        fullest = volume if volume > fullest else fullest
+        opposite = bin_count - 1 - place
+        volume = state.slopes[at(2 * opposite)] - fallen
+        state.bins[at(opposite)] = volume
+        other = volume if volume > other else other
+        fallen += state.slopes[at(2 * opposite + 1)]
+    if 2 * half < bin_count:
+        volume = state.slopes[at(2 * half)] - fallen
+        state.bins[at(half)] = volume
+        other = volume if volume > other else other
+    return fullest if fullest > other else other
