@@ -161,5 +161,24 @@ def test_an_output_without_a_name_is_refused(write_csv: Callable[..., Path]) -> 
     assert (code, "--json: names no file" in said) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--json", "candles.csv"), "--json candles.csv: would take the place of"),
+        (("--html", "./finer.csv", "--detail", "finer.csv", *EXITS), "would take the place of finer.csv"),
+        (("--csv", "var/trials.parquet"), "would take the place of var/trials.parquet, which is read here"),
+        (("--json", "out", "--csv", "./out"), "--json and --csv: two go to the same place"),
+    ],
+    ids=" ".join,
+)
+def test_no_output_takes_the_place_of_what_is_read_or_of_another(
+    write_csv: Callable[..., Path], words: tuple[str, ...], sentence: str
+) -> None:
+    path = write_csv(WAVE)
+    before = path.read_bytes()
+    code, _, said = answer(path, *words)
+    assert (code, sentence in said, path.read_bytes() == before) == (2, True, True), said
+
+
 def test_a_fee_that_cannot_be_is_named_as_it_was_given(write_csv: Callable[..., Path]) -> None:
     assert "maker" not in answer(write_csv(WAVE), "--fee", "1")[2]

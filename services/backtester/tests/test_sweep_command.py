@@ -157,6 +157,13 @@ def test_bad_input_is_refused_with_its_place(
     assert not (tmp_path / "out.parquet").exists()
 
 
+def test_a_result_never_takes_the_place_of_the_candles(candles: Path, tmp_path: Path) -> None:
+    before = candles.read_bytes()
+    for option in ("--out", "--json", "--html"):
+        assert f"{option} {candles}: would take the place of" in refusal(run(candles, tmp_path, option, str(candles)))
+    assert candles.read_bytes() == before
+
+
 def test_what_is_no_file_is_never_replaced_by_a_result(candles: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     assert "is no file that a result could take the place of" in refusal(

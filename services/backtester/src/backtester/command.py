@@ -15,10 +15,12 @@ import click
 from backtester.data import DATABASE_SOURCE
 from backtester.engines import ENGINES
 from backtester.option_types import NumberType, ParameterType, TimeType, parameters
+from backtester.output_paths import STANDARD_OUTPUT, check_outputs
 from backtester.reporter import export_csv, export_json, format_report
 from backtester.result import BacktestResult
 from backtester.run import BacktestRequest, run_backtest
 from backtester.trading_options import DATA_HELP, TRADING_OPTIONS, trading_options
+from backtester.trials import TRIALS_FILE
 from backtester.verification import (
     OVERRIDES,
     RecordedRun,
@@ -34,7 +36,6 @@ from shared.instances import account_limits
 from shared.redaction import redact_text
 
 DATABASE_FILE = "trading.db"
-STANDARD_OUTPUT = "-"
 _ARGUMENTS, _RECORDED = "backtester.arguments", "backtester.recorded"
 
 
@@ -110,8 +111,8 @@ def backtest(ctx: click.Context, /, **given: Any) -> None:
     words = redact_text(shlex.join([*ctx.command_path.split(), *ctx.meta[_ARGUMENTS]]))
     if _RECORDED in ctx.meta:
         ctx.exit(_verify(ctx.meta[_RECORDED], given, words))
-    outputs = _outputs(given)
     settings = _settings(given)
+    outputs = _outputs(given, settings)
     request = _request(given, settings, words)
     result = run_backtest(request, on_progress=_progress())
     for path, text in outputs:
@@ -168,21 +169,13 @@ def _database_url(given: dict[str, Any], settings: Settings) -> str:
     return f"sqlite:///{(settings.state / DATABASE_FILE).absolute()}"
 
 
-def _outputs(given: dict[str, Any]) -> list[tuple[str, Callable[[BacktestResult], str]]]:
+def _outputs(given: dict[str, Any], settings: Settings) -> list[tuple[str, Callable[[BacktestResult], str]]]:
     """Return what is to be written where; a place that cannot be written is refused before the run."""
-    wanted: list[tuple[str, Callable[[BacktestResult], str]]] = []
-    for name, export in (("json_out", export_json), ("csv_out", export_csv), ("html_out", _html)):
-        if given[name] == "":
-            raise ConfigError(f"--{name.removesuffix('_out')}: names no file; give one, or - for standard output")
-        if given[name] is not None:
-            wanted.append((given[name], export))
-    if len({path for path, _ in wanted}) < len(wanted):
-        raise ConfigError("--json, --csv and --html: two go to the same place; give each a file of its own")
-    for path, _ in wanted:
-        folder = Path(path).parent
-        if path != STANDARD_OUTPUT and not (folder.is_dir() and os.access(folder, os.W_OK)):
-            raise ConfigError(f"{path}: {folder} is not a folder that can be written; make it first")
-    return wanted
+    exports = {"json_out": export_json, "csv_out": export_csv, "html_out": _html}
+    state = settings.state
+    read = (given["data"], given["detail"], given["instrument"], state / TRIALS_FILE, state / DATABASE_FILE)
+    check_outputs({f"--{name.removesuffix('_out')}": given[name] for name in exports}, read)
+    return [(given[name], export) for name, export in exports.items() if given[name] is not None]
 
 
 def _html(result: BacktestResult) -> str:

@@ -17,9 +17,11 @@ import click
 from backtester.data import DATABASE_SOURCE
 from backtester.option_types import NumberType, ParameterType, TimeType, parameters
 from backtester.options import checked_balance
+from backtester.output_paths import STANDARD_OUTPUT, check_outputs
 from backtester.sweep.grid import TRIALS_MAX, parse_grid
 from backtester.sweep.request import SweepRequest
 from backtester.trading_options import DATA_HELP, TRADING_OPTIONS, trading_options
+from backtester.trials import TRIALS_FILE
 from backtester.wording import counted
 from shared.clock import SystemClock
 from shared.config import Settings, load_settings
@@ -28,7 +30,6 @@ from shared.redaction import redact_text
 
 METRIC_NAMES = ("sharpe", "sortino", "calmar", "cagr", "total_return")
 NULL_DEFAULT, NULL_MAX, THREADS_MAX = 9, 1000, 256
-STANDARD_OUTPUT = "-"
 DATABASE_FILE = "trading.db"
 _ARGUMENTS = "sweep.arguments"
 
@@ -105,7 +106,7 @@ def sweep(ctx: click.Context, /, **given: Any) -> None:
     """
     words = redact_text(shlex.join([*ctx.command_path.split(), *ctx.meta[_ARGUMENTS]]))
     request = sweep_request(given, words)
-    _check_outputs(request.out, given)
+    _check_places(request.out, given)
     from backtester.sweep.page import export_sweep_html
     from backtester.sweep.run import run_sweep  # polars and numba load only for a sweep that can begin
     from backtester.sweep.show import format_sweep, result_table
@@ -170,20 +171,13 @@ def _database_url(given: Mapping[str, Any], settings: Settings) -> str:
     return f"sqlite:///{(settings.state / DATABASE_FILE).absolute()}"
 
 
-def _check_outputs(out: Path, given: Mapping[str, Any]) -> None:
-    """Refuse, before anything runs, a file that could not be written at the end."""
-    for option in ("out", "html_out", "json_out"):
-        if given[option] is not None and str(given[option]) in ("", "."):
-            raise ConfigError(f"--{option.removesuffix('_out')}: names no file; give one")
-    json_out = None if given["json_out"] in (None, STANDARD_OUTPUT) else Path(given["json_out"])
-    paths = [path for path in (out, given["html_out"], json_out) if path is not None]
-    if len({path.absolute() for path in paths}) < len(paths):
-        raise ConfigError("--out, --html and --json: two go to the same place; give each a file of its own")
+def _check_places(out: Path, given: Mapping[str, Any]) -> None:
+    """Refuse, before anything runs, a file that could not be written at the end, or that is read."""
+    state = _settings(given).state
+    read = (given["data"], given["instrument"], state / TRIALS_FILE, state / DATABASE_FILE)
+    check_outputs({"--out": out, "--html": given["html_out"], "--json": given["json_out"]}, read)
     if out.exists() and not out.is_file():
         raise ConfigError(f"--out {out}: is no file that a result could take the place of; give another name")
-    for path in paths:
-        if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
-            raise ConfigError(f"{path}: {path.parent} is not a folder that can be written; make it first")
 
 
 def _strict(row: dict[str, Any]) -> dict[str, Any]:
