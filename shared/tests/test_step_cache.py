@@ -121,7 +121,7 @@ WINDOWS = """
 import math
 from shared.plugins import discover
 from shared.testing.builders import candle
-for period in (5, 40):
+for period in (5, 80):
     strategy = discover().get("bollinger").create("BTC/USDT", {"period": period})
     signals = [strategy.on_candle(candle(number, 100 + 10 * math.sin(number / 3) + number % 37)) for number in range(160)]
     print(period, [number for number, signal in enumerate(signals) if signal])

@@ -14,17 +14,16 @@ from pydantic import Field
 from shared.indicators import anchor_period, deviation_side, typical_price
 from shared.models import TIMEFRAME_SECONDS, OrderSide
 from shared.strategy import (
-    BUY,
     HOLD,
     ROUND_TRIP_COST,
-    SELL,
     CompiledStrategy,
     History,
     PluginError,
     StrategyParams,
+    seldom,
 )
 
-INSIDE, BELOW, ABOVE = 0, 1, 2
+INSIDE, BELOW, ABOVE = 0, 1, 2  # a mark is the action of the return: from below BUY, from above SELL
 ANCHOR_DAYS = {"day": 1, "week": 7, "month": 28, "none": None}  # days that every such period has at least
 NONE_HISTORY_DAYS = 30
 NO_PERIOD = -(2**62)
@@ -43,30 +42,30 @@ def step(
     state: Any, params: Any, open_time: int, open: float, high: float, low: float, close: float, volume: float
 ) -> int:
     """Add this candle to its anchor period's sums; outside the threshold marks, coming back unmarks and signals."""
-    if not state.day_end - DAY_MS <= open_time < state.day_end:  # a period begins with a day
-        state.day_end = (open_time // DAY_MS + 1) * DAY_MS
-        period = anchor_period(open_time, params.anchor)
-        if period != state.period:
-            state.period = period
-            state.period_candles = 0
-            state.money = 0.0
-            state.volume = 0.0
-            state.mark = INSIDE
+    if seldom((open_time >= state.day_end) | (open_time < state.day_end - DAY_MS)):
+        begin_day(state, params, open_time)
     state.period_candles += 1
     state.money += typical_price(high, low, close) * volume
     state.volume += volume
-    if state.period_candles <= params.min_candles or state.volume == 0.0:
+    if seldom((state.period_candles <= params.min_candles) | (state.volume == 0.0)):
         return HOLD
     state.close = close
     side = deviation_side(close, state.money, state.volume, params.deviation_threshold)
-    if side != 0:
-        state.mark = BELOW if side < 0 else ABOVE
-        return HOLD
     mark = state.mark
-    state.mark = INSIDE
-    if mark == BELOW:
-        return BUY
-    return SELL if mark == ABOVE else HOLD
+    state.mark = int(side < 0) * BELOW + int(side > 0) * ABOVE
+    return int(mark * int(side == 0))
+
+
+def begin_day(state: Any, params: Any, open_time: int) -> None:
+    """Note the day of a candle, with which a period may begin."""
+    state.day_end = (open_time // DAY_MS + 1) * DAY_MS
+    period = anchor_period(open_time, params.anchor)
+    if period != state.period:
+        state.period = period
+        state.period_candles = 0
+        state.money = 0.0
+        state.volume = 0.0
+        state.mark = INSIDE
 
 
 class VwapStrategy(CompiledStrategy):

@@ -90,6 +90,7 @@ def test_the_grid_has_a_range_for_each_symbol() -> None:
         ("volume_profile", {"value_area_pct": 1.1}, "value_area_pct"),
         ("volume_profile", {"num_bins": 0}, "num_bins"),
         ("volume_profile", {"lookback_period": 10**12}, "memory"),
+        ("bollinger", {"period": 10**400}, "memory"),
     ],
 )
 def test_an_impossible_parameter_is_refused_by_its_name(name: str, params: dict[str, Any], words: str) -> None:
