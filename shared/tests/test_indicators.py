@@ -203,7 +203,7 @@ def test_a_price_lies_on_the_side_that_the_whole_value_area_says(volumes: list[i
 
 @given(
     candles=st.lists(
-        st.tuples(st.integers(1, 400), st.sampled_from([0, 1, 2, 30, 90]), st.sampled_from([0, 1, 7, 10**6])).map(
+        st.tuples(st.integers(1, 400), st.sampled_from([0, 1, 2, 30, 90]), st.sampled_from([0, 1, 7, 10**12])).map(
             lambda c: (float(c[0]), float(c[0] + c[1]), float(c[2]))
         ),
         min_size=6,
