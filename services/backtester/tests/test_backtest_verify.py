@@ -77,6 +77,14 @@ def test_the_same_data_and_code_give_the_same_figures_and_no_new_trial(recorded:
     assert "trial 2 on this data" in run(*BASE).output
 
 
+def test_a_file_that_another_program_wrote_anew_is_the_same_again(recorded: Path) -> None:
+    digits = recorded.read_text()
+    change(recorded, "notes", to=[])  # json has float64's digits, the result had all
+    assert digits != recorded.read_text()
+    code, text = outcome(run("--verify", "run.json"))
+    assert (code, "the same again" in text) == (0, True), text
+
+
 @pytest.mark.parametrize(
     ("names", "value", "line"),
     [

@@ -138,7 +138,7 @@ def _walk(where: str, recorded: Any, now: Any, slack: Decimal) -> Iterator[Diffe
 
 def _equal(recorded: Any, now: Any, slack: Decimal) -> bool:
     if isinstance(recorded, Decimal) and isinstance(now, Decimal):
-        return abs(recorded - now) <= slack
+        return abs(recorded - now) <= slack or float(recorded) == float(now)  # a program may have written it anew
     return type(recorded) is type(now) and bool(recorded == now)
 
 
