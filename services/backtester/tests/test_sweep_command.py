@@ -76,6 +76,17 @@ def test_no_best_figure_is_printed_or_written_without_noise(candles: Path, tmp_p
     assert head["best"] is None
 
 
+def test_a_set_that_never_trades_is_no_find(candles: Path, tmp_path: Path) -> None:
+    report = tmp_path / "out.json"
+    lost = run(candles, tmp_path, "--fee", "0.05", "--null", "2", "--json", str(report), grid=("quantity=0.01,1e6",))
+    assert "best Sharpe 0.00" in lost.output
+    assert "the best set never trades, so nothing was found" in json.loads(report.read_text())["verdict"]
+    idle = run(candles, tmp_path, "--null", "2", "--json", str(report), grid=("quantity=1e6,2e6",))
+    assert "no set made a trade (" in idle.output
+    assert "BEST" not in idle.output
+    assert json.loads(report.read_text())["best"] is None
+
+
 def test_json_and_parquet_tell_the_same_sets_with_the_noise_beside_the_best(candles: Path, tmp_path: Path) -> None:
     result = run(candles, tmp_path, "--null", "2", "--metric", "total_return", "--json", "-")
     report = json.loads(result.stdout)

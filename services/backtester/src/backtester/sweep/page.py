@@ -29,7 +29,7 @@ def export_sweep_html(swept: Swept, verdict: Verdict, *, top: int) -> str:
         "heading": as_text(title),
         "window": as_text(f"{data.first:%-d %B %Y} to {data.last:%-d %B %Y}, {counted(data.rows, 'candle')}"),
         "verdict": as_text(verdict.line),
-        "mood": "flat" if is_ranked and _is_above(verdict) else "bad" if is_ranked else "flat",
+        "mood": "bad" if is_ranked and not verdict.is_above else "flat",
         "honesty": "".join(
             f"<div><dt>{as_text(name)}</dt><dd>{as_text(said)}</dd></div>" for name, said in _box(swept)
         ),
@@ -43,12 +43,6 @@ def export_sweep_html(swept: Swept, verdict: Verdict, *, top: int) -> str:
         "payload": press(_payload(swept, verdict)),
     }
     return fill_slots(asset(_ASSETS, "sweep.html"), slots)
-
-
-def _is_above(verdict: Verdict) -> bool:
-    assert verdict.ranked is not None
-    assert verdict.noise is not None
-    return bool(verdict.ranked[verdict.metric][0] > verdict.noise.high)
 
 
 def _box(swept: Swept) -> Iterator[tuple[str, str]]:

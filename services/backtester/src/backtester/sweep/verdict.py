@@ -55,9 +55,16 @@ class Verdict(NamedTuple):
         best = float(self.ranked[self.metric][0])
         figures = f"best {TITLES[self.metric]} {_figure(best)}; best of noise {_span(self.noise)}"
         shuffles = counted(len(self.noise.bests), "shuffle")
-        if best <= self.noise.high:
-            return f"{figures} ({shuffles}): not better than noise"
-        return f"{figures} ({shuffles}): above all of it"
+        if not self.ranked["trades"][0]:
+            return f"{figures} ({shuffles}): the best set never trades, so nothing was found"
+        return f"{figures} ({shuffles}): {'above all of it' if self.is_above else 'not better than noise'}"
+
+    @property
+    def is_above(self) -> bool:
+        """Return whether the best set traded, and came to more than noise did."""
+        if self.ranked is None or self.noise is None:
+            return False
+        return bool(self.ranked["trades"][0] and self.ranked[self.metric][0] > self.noise.high)
 
 
 def judge(swept: Swept, metric: str) -> Verdict:
@@ -74,6 +81,9 @@ def judge(swept: Swept, metric: str) -> Verdict:
             None,
             f"no set has a {TITLES[metric]}: the window is too short for it; try --metric total_return",
         )
+    if not real["trades"].sum():
+        signals = counted(int(real["signals"].sum()), "signal")
+        return Verdict(metric, None, None, f"no set made a trade ({signals}), so there is nothing to rank")
     bests = known.filter(pl.col("market") > 0).group_by("market").agg(pl.col(metric).max()).sort("market")
     if not len(bests):
         return Verdict(metric, None, None, f"no shuffled market has a {TITLES[metric]}, so noise is not known")
