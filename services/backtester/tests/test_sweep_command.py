@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from backtester.sweep.command import sweep
+from backtester.sweep.store import SweepStore, schema
 from shared.errors import TradingError
 
 pytestmark = pytest.mark.thorough
@@ -181,6 +182,17 @@ def test_what_is_no_file_is_never_replaced_by_a_result(candles: Path, tmp_path: 
         run(candles, tmp_path, "--out", str(tmp_path / "pipe"), grid=("short_period=3",))
     )
     assert (tmp_path / "pipe").is_fifo()
+
+
+def test_only_what_holds_no_finished_trial_is_let_go_of(tmp_path: Path) -> None:
+    store = SweepStore(tmp_path / "out.parquet")
+    store.begin({}, resume=False)
+    store.forsake()
+    assert not store.folder.exists()
+    store.begin({}, resume=False)
+    store.add(pl.DataFrame({name: [0] for name in schema()}))
+    store.forsake()
+    assert len(store.begin({}, resume=True)) == 1
 
 
 def test_a_sweep_that_fails_before_its_first_trial_leaves_nothing_to_resume(candles: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -27,6 +27,9 @@ from shared.clock import SystemClock
 from shared.config import Settings, load_settings
 from shared.errors import ConfigError
 from shared.redaction import redact_text
+
+if TYPE_CHECKING:
+    from backtester.sweep.store import SweepStore
 
 METRIC_NAMES = ("sharpe", "sortino", "calmar", "cagr", "total_return")
 NULL_DEFAULT, NULL_MAX, THREADS_MAX = 9, 1000, 256
@@ -116,8 +119,7 @@ def sweep(ctx: click.Context, /, **given: Any) -> None:
     try:
         swept = run_sweep(request, SystemClock(), _progress())
     except KeyboardInterrupt:
-        click.echo(f"\ninterrupted: finished trials are kept in {SweepStore(request.out).folder}; ", nl=False, err=True)
-        click.echo("the same command with --resume goes on with them", err=True)
+        click.echo(f"\n{_interrupted(SweepStore(request.out))}", err=True)
         raise click.Abort from None
     verdict = judge(swept, given["metric"])
     head = head_of(swept, verdict)
@@ -178,6 +180,14 @@ def _check_places(out: Path, given: Mapping[str, Any]) -> None:
     check_outputs({"--out": out, "--html": given["html_out"], "--json": given["json_out"]}, read)
     if out.exists() and not out.is_file():
         raise ConfigError(f"--out {out}: is no file that a result could take the place of; give another name")
+
+
+def _interrupted(store: SweepStore) -> str:
+    """Return what an interrupted sweep leaves behind, after removing what would be of no use."""
+    store.forsake()
+    if not store.folder.is_dir():
+        return "interrupted before a trial was finished: nothing is kept"
+    return f"interrupted: finished trials are kept in {store.folder}; the same command with --resume goes on with them"
 
 
 def _strict(row: dict[str, Any]) -> dict[str, Any]:
