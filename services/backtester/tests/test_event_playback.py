@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,12 @@ from backtester.live_limits import live_refusals
 from backtester.options import BacktestOptions
 from backtester.result import BacktestResult, to_record
 from shared.clock import seeded_random
+from shared.domain.performance import EquityCurve
 from shared.domain.risk import Limits
 from shared.domain.rounding import Instrument
 from shared.domain.sizing import parse_sizing
 from shared.errors import ConfigError
-from shared.models import Candle, Signal
+from shared.models import Candle, Signal, from_milliseconds
 from shared.strategy import BaseStrategy
 from shared.testing.builders import BTC, START, candle
 
@@ -133,6 +134,18 @@ def test_a_candle_that_holds_no_number_is_passed_over_and_what_waits_waits_on() 
     result = BacktestEngine(told(".B"), 1_000, BacktestOptions(**FREE_OF_COST)).run(candles)
     assert [(to_record(trade).time, trade.price) for trade in result.trades] == [(candles[3].open_time, D(103))]
     assert np.isfinite(result.equity.value).all()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("first", ["1969-12-31T23:58", "2024-01-01T00:00", "2106-02-07T06:27"])
+@pytest.mark.parametrize("late_ms", [0, 7])
+def test_every_mark_stands_at_its_candles_close(first: str, late_ms: int) -> None:
+    start = datetime.fromisoformat(first).replace(tzinfo=UTC)
+    opened = [start + timedelta(minutes=number) for number in range(40)]
+    opened[20] += timedelta(milliseconds=late_ms)
+    candles = [msgspec.structs.replace(candle(0), open_time=moment) for moment in opened]
+    result = BacktestEngine(told("-B"), D(1000)).run(candles)
+    assert isinstance(result.equity, EquityCurve)
+    assert [from_milliseconds(int(ms)) for ms in result.equity.time_ms] == [each.close_time for each in candles]
 
 
 @pytest.mark.parametrize(("order", "fault"), [((0, 2, 1), "comes after"), ((0, 1, 1), "stands there twice")])

@@ -156,25 +156,29 @@ class Book:
     ) -> Filled | Closed:
         """Book a full execution at `price`; a BUY that its own cash does not cover is rejected instead."""
         account = account or self.accounts[order.instance]
-        fill = self._execution(order, price, traded_at, as_of)
-        effect = fill_effect(fill)
+        fill, effect = self._execution(order, price, traded_at, as_of)
         if order.side is OrderSide.BUY and plus(account.cash, effect[1]) < ZERO:
             arrived = msgspec.structs.replace(order, arrival_price=arrival_price or order.arrival_price)
             return self.close(arrived, OrderStatus.REJECTED, "insufficient_cash")
         self.sequence += 1
         return self._book(account, order, fill, effect, arrival_price)
 
-    def _execution(self, order: Order, price: Decimal, traded_at: datetime, as_of: datetime) -> Fill:
+    def _execution(
+        self, order: Order, price: Decimal, traded_at: datetime, as_of: datetime
+    ) -> tuple[Fill, tuple[Decimal, Decimal]]:
+        """Return the fill of a whole order, and what it changes."""
+        notional, fees = times(order.quantity, price), self.rules.fees
         fee = compute_fee(
-            self.rules.fees,
+            fees,
             symbol=order.symbol,
             side=order.side,
             quantity=order.quantity,
             price=price,
-            bnb_price=self._bnb_price(order.symbol),
+            bnb_price=self._bnb_price(order.symbol) if fees.asset is FeeAsset.BNB else None,
             is_maker=order.purpose == TAKE_PROFIT,
+            notional=notional,
         )
-        return Fill(
+        fill = Fill(
             id=self._make_id(order.id, "fill", 1),
             order_id=order.id,
             symbol=order.symbol,
@@ -193,6 +197,7 @@ class Book:
             venue=self.rules.venue,
             venue_trade_id=f"{self.rules.venue}-{order.id}",
         )
+        return fill, fill_effect(fill, notional)
 
     def book_fill(self, order: Order, fill: Fill) -> Filled:
         """Move cash and position by a fill that a venue reported."""
@@ -384,8 +389,6 @@ class Book:
         self.touched.add(account.key)
 
     def _bnb_price(self, symbol: str) -> Decimal | None:
-        if self.rules.fees.asset is not FeeAsset.BNB:
-            return None
         return self.marks.get(f"{BNB}/{split_symbol(symbol)[1]}")
 
     def _add_held(self, symbol: str, change: Decimal) -> None:

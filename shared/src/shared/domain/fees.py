@@ -63,6 +63,7 @@ def compute_fee(
     price: Decimal,
     bnb_price: Decimal | None = None,
     is_maker: bool = False,
+    notional: Decimal | None = None,
 ) -> Fee:
     """Return the fee of one fill.
 
@@ -82,6 +83,8 @@ def compute_fee(
         Quote per BNB at the fill; without it a BNB fee is booked by its value, in quote.
     is_maker : bool
         The order rested in the book: the maker's rate, else the taker's.
+    notional : Decimal, optional
+        `quantity x price`, where it is known already.
 
     Returns
     -------
@@ -95,7 +98,7 @@ def compute_fee(
     if schedule.asset is FeeAsset.RECEIVED and side is OrderSide.BUY:
         amount = times(quantity, rate)
         return Fee(amount, base_asset, times(amount, price), ZERO, amount)
-    value = times(times(quantity, price), rate)
+    value = times(times(quantity, price) if notional is None else notional, rate)
     if schedule.asset is FeeAsset.BNB and base_asset != BNB and bnb_price is not None and bnb_price > 0:
         return Fee(ratio(value, bnb_price), BNB, value, value, ZERO)
     return Fee(value, quote_asset, value, value, ZERO)

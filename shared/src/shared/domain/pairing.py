@@ -194,20 +194,21 @@ class _LotBook:
         self._trip_entries_max = max(self._trip_entries_max, self._entries, 1)
 
     def _sell(self, trade: TradeRecord) -> None:
-        sale = _Lot(trade)
-        while self.lots and sale.quantity > ZERO:
-            lot = self.lots[-1 if self._newest_first else 0]
+        lots, sale, dust = self.lots, _Lot(trade), self._dust
+        while lots and sale.quantity:
+            lot = lots[-1 if self._newest_first else 0]
             quantity = lot.quantity if lot.quantity <= sale.quantity else sale.quantity
             fees = plus(lot.take(quantity), sale.take(quantity))
             pair = _pair(lot.trade, trade, quantity, fees)
             self.pairs.append(pair)
             self.held = minus(self.held, quantity)
             self._trip_pnl = plus(self._trip_pnl, pair.pnl)
-            if lot.quantity < self._dust:
-                self._entries -= self._dust <= plus(lot.quantity, quantity)
             if not lot.quantity:
-                self.lots.pop() if self._newest_first else self.lots.popleft()
-        if sale.quantity > ZERO:
+                self._entries -= quantity >= dust
+                lots.pop() if self._newest_first else lots.popleft()
+            elif lot.quantity < dust:
+                self._entries -= dust <= plus(lot.quantity, quantity)
+        if sale.quantity:
             self.unmatched.append(replace(trade, quantity=sale.quantity, fee=sale.fee))
         if self._trip_start is not None and self.held < self._dust:
             self._closed_trips.append(self._trip(trade.time))

@@ -52,25 +52,30 @@ def is_dust(quantity: Decimal, price: Decimal, instrument: Instrument) -> bool:
     return bool(instrument.notional_min) and times(quantity, price) < instrument.notional_min
 
 
-def fill_effect(fill: Fill) -> tuple[Decimal, Decimal]:
+def fill_effect(fill: Fill, notional: Decimal | None = None) -> tuple[Decimal, Decimal]:
     """Return (change of base, change of cash) of a fill, its fee included.
 
     Parameters
     ----------
     fill : Fill
         As booked; a fee in base shrinks what a BUY brings, any other fee is paid by cash at its value.
+    notional : Decimal, optional
+        Its quantity times its price, where that is known already.
 
     Returns
     -------
     tuple of Decimal
         Signed, base units and quote. Example: SELL 1 at 100, fee 0.1 USDT -> (-1, +99.9).
     """
-    base_fee = fill.fee if fill.fee_asset == split_symbol(fill.symbol)[0] else ZERO
-    cash_fee = ZERO if base_fee else fill.fee_quote
-    notional = times(fill.quantity, fill.price)
-    if fill.side is OrderSide.BUY:
-        return minus(fill.quantity, base_fee), negate(plus(notional, cash_fee))
-    return negate(plus(fill.quantity, base_fee)), minus(notional, cash_fee)
+    if notional is None:
+        notional = times(fill.quantity, fill.price)
+    base, base_fee, cash_fee = fill.quantity, fill.fee, ZERO
+    is_buy = fill.side is OrderSide.BUY
+    if not base_fee or fill.fee_asset != split_symbol(fill.symbol)[0]:
+        cash_fee = fill.fee_quote
+    else:
+        base = minus(base, base_fee) if is_buy else plus(base, base_fee)
+    return (base, negate(plus(notional, cash_fee))) if is_buy else (negate(base), minus(notional, cash_fee))
 
 
 def apply_fill(
