@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from backtester.compiled.layout import BUY_SIDE, BY_TARGET, INSUFFICIENT_CASH
-from backtester.compiled.ledger import affordable_steps, cash_after_purchase, is_dust, put, settle
+from backtester.compiled.ledger import affordable_steps, after_purchase, is_dust, put, settle
 from backtester.compiled.money import UNIT, Money, is_less, price_units, quantity_of, times
 from backtester.compiled.slippage import middle_volumes, paid_price, pair, participation, slip_factor, slip_float
 from shared.step_compiler import record_at, seldom
@@ -100,7 +100,7 @@ def is_covered(terms: Any, book: Any, ledger: Any, market: float) -> bool:
             book.order_steps = most
             book.cut += 1
             price = exact_paid(terms, book, price_units(market))
-    return cash_after_purchase(terms, ledger, quantity_of(book.order_steps, step), price)[0] >= 0.0
+    return after_purchase(terms, ledger, quantity_of(book.order_steps, step), price)[0][0] >= 0.0
 
 
 def buy(terms: Any, book: Any, ledger: Any, entries: Any, lines: Any, prices: tuple[float, float]) -> None:

@@ -23,7 +23,7 @@ from backtester.compiled.money import (
     times,
 )
 from backtester.compiled.slippage import paid_price, pair, slip_factor
-from shared.step_compiler import record_at
+from shared.step_compiler import record_at, seldom
 
 
 def put(place: Any, amount: Money) -> None:
@@ -81,11 +81,14 @@ def market_price(terms: Any, ledger: Any, line: Any) -> Money:
 
 def settle(terms: Any, ledger: Any, entries: Any, lines: Any, count: int) -> None:
     """Bring the ledger up to the first `count` trades and write their exact prices, fee and cash."""
+    steps, quantity = 0, (0.0, 0.0)
     for place in range(ledger.settled, count):
         line = record_at(lines, place)
         market = market_price(terms, ledger, line)
         put(line.exact_market, market)
-        quantity = quantity_of(line.steps, pair(terms.step))
+        if seldom(line.steps != steps):  # most orders are as large as the one before
+            steps = line.steps
+            quantity = quantity_of(steps, pair(terms.step))
         is_buy = line.side == BUY_SIDE
         factor = slip_factor(terms, quantity, pair(line.exact_price), is_buy)
         price = paid_price(terms, market, factor, is_buy)
@@ -102,34 +105,30 @@ def settle(terms: Any, ledger: Any, entries: Any, lines: Any, count: int) -> Non
     ledger.settled = max(ledger.settled, count)
 
 
-def purchase_fee(terms: Any, quantity: Money, price: Money) -> Money:
-    """Return the fee of a purchase, valued in quote."""
-    if terms.is_received:
-        return times(share(quantity, pair(terms.taker)), price)
-    return share(times(quantity, price), pair(terms.taker))
-
-
 def affordable_steps(terms: Any, ledger: Any, price: Money) -> int:
     """Return the most steps that the ledger's cash buys at a paid price, fee included."""
     cash = pair(ledger.cash)
     if cash[0] <= 0.0:
         return 0
     steps = sellable_steps(ratio(cash, share(price, pair(terms.unit_cost))), pair(terms.step))
-    while steps > 0 and cash_after_purchase(terms, ledger, quantity_of(steps, pair(terms.step)), price)[0] < 0.0:
+    while steps > 0 and after_purchase(terms, ledger, quantity_of(steps, pair(terms.step)), price)[0][0] < 0.0:
         steps -= 1
     return steps
 
 
-def cash_after_purchase(terms: Any, ledger: Any, quantity: Money, price: Money) -> Money:
-    """Return what a purchase leaves of the cash; below 0 it is not covered."""
-    left = minus(pair(ledger.cash), times(quantity, price))
-    return left if terms.is_received else minus(left, purchase_fee(terms, quantity, price))
+def after_purchase(terms: Any, ledger: Any, quantity: Money, price: Money) -> tuple[Money, Money]:
+    """Return what a purchase leaves of the cash, below 0 when it is not covered, and its fee, valued in quote."""
+    cost = times(quantity, price)
+    if terms.is_received:
+        return minus(pair(ledger.cash), cost), times(share(quantity, pair(terms.taker)), price)
+    fee = share(cost, pair(terms.taker))
+    return minus(pair(ledger.cash), plus(cost, fee)), fee
 
 
 def book_purchase(terms: Any, ledger: Any, entries: Any, quantity: Money, price: Money) -> Money:
     """Open an entry; return the fee."""
-    fee = purchase_fee(terms, quantity, price)
-    put(ledger.cash, cash_after_purchase(terms, ledger, quantity, price))
+    left, fee = after_purchase(terms, ledger, quantity, price)
+    put(ledger.cash, left)
     base = minus(quantity, share(quantity, pair(terms.taker))) if terms.is_received else quantity
     held = plus(pair(ledger.held), base)
     if terms.has_stop or terms.has_target:

@@ -98,7 +98,7 @@ def whole(value: Money) -> Money:
     if seldom(abs(abs(low - nearest) - 0.5) <= HALF_TOLERANCE):
         nearest = np.floor(low)
         nearest += is_odd(high) != is_odd(nearest)
-    return two_sum(high, nearest)
+    return quick_sum(high, nearest)
 
 
 def small_whole(value: Money) -> Money:
