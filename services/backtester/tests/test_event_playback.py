@@ -136,6 +136,16 @@ def test_a_candle_that_holds_no_number_is_passed_over_and_what_waits_waits_on() 
     assert np.isfinite(result.equity.value).all()  # type: ignore[union-attr]
 
 
+def test_what_is_held_is_worth_its_last_close_at_a_candle_that_holds_no_number() -> None:
+    candles = [candle(number, 100 + number) for number in range(1_200)]
+    for number in (4, 1_000, 1_001):  # 1,000 begins another piece of what is copied at once
+        candles[number] = msgspec.structs.replace(candles[number], close=D("NaN"))
+    result = BacktestEngine(told(".B"), 1_000, BacktestOptions(**FREE_OF_COST)).run(candles)
+    value = result.equity.value  # type: ignore[union-attr]
+    assert [value[4], value[1_000], value[1_001]] == [value[3], value[999], value[999]]
+    assert value[1_002] > value[999] > value[3] > value[2] == 1_000
+
+
 @pytest.mark.parametrize("first", ["1969-12-31T23:58", "2024-01-01T00:00", "2106-02-07T06:27"])
 @pytest.mark.parametrize("late_ms", [0, 7])
 def test_every_mark_stands_at_its_candles_close(first: str, late_ms: int) -> None:

@@ -111,9 +111,11 @@ class BacktestEngine:
 
 
 def _streams(candles: Sequence[Candle]) -> list[tuple[str, str]]:
-    symbols, timeframes = {candle.symbol for candle in candles}, {candle.timeframe for candle in candles}
-    if len(symbols) == len(timeframes) == 1:
-        return [(symbols.pop(), timeframes.pop())]
+    if not candles:
+        return []
+    symbol, timeframe = candles[0].symbol, candles[0].timeframe
+    if all([candle.symbol == symbol and candle.timeframe == timeframe for candle in candles]):  # noqa: C419 - quicker
+        return [(symbol, timeframe)]
     return sorted({(candle.symbol, candle.timeframe) for candle in candles})
 
 

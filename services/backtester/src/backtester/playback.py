@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
-from operator import attrgetter
 from typing import NamedTuple
 
 import msgspec
@@ -65,12 +64,13 @@ class StreamPlayback:
         self._account = paper.book.accounts[runner.key]
         self._exits = ExitScan(candles, self._account) if self._account.rules.has_exits else None
         self._open_ms: IntArray = np.empty(len(candles), dtype=np.int64)
-        self._closes: FloatArray = np.empty(len(candles))
+        self._closes: FloatArray = np.zeros(len(candles))  # of candles at which something is held
         self._effects: list[Effect] = []
         self._passed = 0
         self._observed = 0
         # cash and holding from which candle on, in three lists: tuples would keep the garbage collector busy
         self._starts, self._cash, self._held = [0], [float(paper.book.cash)], [0.0]
+        self._stretch = 0  # the first of them that reaches to candles yet to come
 
     def play(self, on_progress: OnProgress, *, ends_flat: bool) -> Played:
         """Return what the candles cause."""
@@ -85,6 +85,7 @@ class StreamPlayback:
                 self._pass_to(begin + place)
                 self._visit(begin + place, (signal,))
             self._pass_to(begin + len(chunk))
+            self._take_closes(begin, begin + len(chunk))
         self._end(ends_flat=ends_flat)
         on_progress(len(self._candles))
         return Played(self._effects, signals, *self._marks())
@@ -93,7 +94,6 @@ class StreamPlayback:
         """Copy what is looked at many times into arrays; candles out of order are refused."""
         end = begin + len(chunk)
         self._open_ms[begin:end] = _open_times(chunk)
-        self._closes[begin:end] = float_column(chunk, "close")
         if self._exits is not None:
             self._exits.take(begin, chunk)
         first = max(begin - 1, 0)
@@ -101,6 +101,18 @@ class StreamPlayback:
         if len(wrong):
             place = first + int(wrong[0])
             raise _disorder(self._candles[place], self._candles[place + 1])
+
+    def _take_closes(self, begin: int, end: int) -> None:
+        """Copy the closes of those of some candles at which something is held; no others are ever looked at.
+
+        A holding begins at a candle of numbers, so one that is none later has a close before it to be carried on.
+        """
+        for place in range(self._stretch, len(self._starts)):
+            first = max(self._starts[place], begin)
+            last = min(self._starts[place + 1], end) if place + 1 < len(self._starts) else end
+            if self._held[place] and first < last:
+                self._closes[first:last] = float_column(self._candles[first:last], "close")
+        self._stretch = len(self._starts) - 1
 
     def _pass_to(self, end: int) -> None:
         """Go on to before candle `end`, visiting what lies between."""
@@ -141,9 +153,8 @@ class StreamPlayback:
                 self._held.append(float(self._account.holding.quantity))
 
     def _end(self, *, ends_flat: bool) -> None:
-        known = np.flatnonzero(np.isfinite(self._closes))
-        if len(known):
-            last = self._candles[int(known[-1])]
+        last = next((candle for candle in reversed(self._candles) if candle.close.is_finite()), None)
+        if last is not None:
             self._paper.book.set_mark(last.symbol, last.close, last.close_time)
         as_of = self._candles[-1].close_time
         self._show_volumes(len(self._candles))
@@ -213,7 +224,7 @@ def close_all(paper: PaperVenue, as_of: datetime) -> list[Effect]:
 
 def _open_times(candles: Sequence[Candle]) -> IntArray:
     """Return the candles' open times in milliseconds."""
-    times = list(map(attrgetter("open_time"), candles))
+    times = [candle.open_time for candle in candles]
     written = msgspec.msgpack.encode(times)  # all at once: a look at each by itself takes far longer
     if len(written) == _HEAD_BYTES + _WHOLE_SECOND.itemsize * len(times):
         seconds = np.frombuffer(written, _WHOLE_SECOND, offset=_HEAD_BYTES)["seconds"]
