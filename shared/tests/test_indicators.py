@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 import talib
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 
@@ -211,6 +211,7 @@ def test_a_price_lies_on_the_side_that_the_whole_value_area_says(volumes: list[i
     ),
     bin_count=st.integers(1, 15),
 )
+@example(candles=[(2.0, 2.0, 1e12), *[(1.0, 1.0, 0.0)] * 3, (2.0, 32.0, 1.0), (1.0, 1.0, 0.0)], bin_count=2)
 @settings(max_examples=examples(100), deadline=None)
 def test_a_profile_that_follows_its_candles_stays_that_of_the_last_ones(
     candles: list[tuple[float, float, float]], bin_count: int

@@ -20,7 +20,7 @@ from shared.step_record import Fields, Ring
 
 ROWS_AT_ONCE = 64
 NARROW_SHARE = 1 / 16  # a candle of a smaller part of a bin is too steep for slopes: rounding would show in other bins
-PASSED_MAX = 4.0  # what may come into laid slopes, in volumes of the profile: bounds their rounding
+PASSED_MAX = 16.0  # what may go through laid slopes, in volumes of the profile: bounds their rounding
 
 
 def profile_fields(lookback: int, bin_count: int) -> Fields:
@@ -136,7 +136,7 @@ def profile_renew(state: Any, lookback: int, bin_count: int) -> None:
     state.width = (state.highest - state.lowest) / bin_count
     state.inverse = bin_count / (state.highest - state.lowest)
     state.fresh = lookback
-    state.passed = 0.0
+    state.passed = state.volume
     for place in range(2 * bin_count):
         state.slopes[place] = 0.0
     for begin in range(0, lookback, ROWS_AT_ONCE):
