@@ -27,18 +27,26 @@ def profile_bin_of(state: Any, bin_count: int, price: float) -> int:
 
 
 def profile_is_central(state: Any, bin_count: int, share: float, price: float) -> bool:
-    """Return True only if a price lies inside the value area wherever its fullest bin is.
-
-    Neither what lies above the price's bin nor what lies below it is enough for an area. The bins are not summed.
+    """Return whether a price lies inside the value area wherever the fullest bin is, without summing the bins.
 
     Parameters
     ----------
+    state : record
+        As `profile_renew` leaves it.
     bin_count : int
         As the slopes are laid.
     share : float
         What the area must hold of the volume, in (0, 1].
     price : float
         In quote, within the range.
+
+    Returns
+    -------
+    bool
+        True only if neither what lies above the price's bin nor what lies below it is enough for an area. False says
+        nothing: ask `profile_side`.
+
+    Example: one candle from 0 to 4 with volume 4, 4 bins, share 0.7, price 1.5 -> True (1 below, 2 above, 2.8 wanted).
     """
     place = profile_bin_of(state, bin_count, price)
     if price == state.lowest + place * state.width:  # an edge belongs to the area below it as well
@@ -140,6 +148,9 @@ def profile_side(state: Any, bin_count: int, share: float, price: float) -> int:
         What the area must hold of the volume, in (0, 1].
     price : float
         In quote, within the range.
+
+    Source: Steidlmayer & Hawkins, "Steidlmayer on Markets", 2003.
+    Example: one candle from 0 to 4 with volume 4, 4 bins, share 0.7, price 3.5 -> 1 (the area is 0 to 3).
     """
     point = profile_point(state, bin_count, profile_fill(state, bin_count))
     state.point = point
@@ -159,6 +170,17 @@ def profile_area(state: Any, bin_count: int, share: float) -> None:
     """Grow the value area from the point of control, after `profile_side`; put its low and its high down.
 
     The fuller neighbour is taken, the lower of two that are equal.
+
+    Parameters
+    ----------
+    state : record
+        As `profile_side` leaves it.
+    bin_count : int
+        As the slopes are laid.
+    share : float
+        What the area must hold of the volume, in (0, 1].
+
+    Example: one candle from 0 to 4 with volume 4, 4 bins, share 0.7 -> 0 to 3.
     """
     point = state.point
     slack = PROFILE_TIE * state.bins[at(point)]

@@ -24,10 +24,23 @@ PASSED_MAX = 16.0  # what may go through laid slopes, in volumes of the profile:
 
 
 def profile_fields(lookback: int, bin_count: int) -> Fields:
-    """Return the fields of a profile over the last `lookback` candles in `bin_count` bins.
+    """Return the fields that a state needs for a profile.
 
-    Prices in quote, volumes in base units. `lowest`, `highest` and `volume` are of all candles held; the value area and
-    the point of control are as `profile_area` has left them.
+    Parameters
+    ----------
+    lookback : int
+        How many candles are looked back on, >= 1.
+    bin_count : int
+        How many equal bins their range has, >= 1.
+
+    Returns
+    -------
+    mapping
+        Prices in quote, volumes in base units. `lowest`, `highest` and `volume` are of all candles held, from the
+        `lookback`-th on; `point_of_control`, `value_low` and `value_high` as the last `profile_side` and `profile_area`
+        have left them.
+
+    Example: 100, 50 -> rings of 100 candles, 100 numbers of slopes, 50 bins.
     """
     rings = ("lows", "highs", "volumes", "densities", "low_tails", "high_tails", "volume_tails")
     scratch = ("bottom_parts", "top_parts", "wholes")
@@ -52,9 +65,19 @@ def at(place: int) -> Any:
 
 
 def profile_push(state: Any, lookback: int, bin_count: int, candle: tuple[float, float, float]) -> None:
-    """Put a candle (low, high, volume) in place of the oldest of `lookback` candles.
+    """Put a candle in place of the oldest.
 
-    The slopes follow as long as the range stays; else they are laid anew when they are needed.
+    Parameters
+    ----------
+    state : record
+        With the fields of `profile_fields`. Its slopes follow as long as the range stays; else `profile_renew` lays
+        them when they are needed.
+    lookback, bin_count : int
+        As the fields were made.
+    candle : tuple of float
+        (low, high, volume): two prices in quote, low <= high, and base units >= 0, all finite.
+
+    Example: (1, 3, 4) as the only candle of one -> lowest 1, highest 3, volume 4.
     """
     low, high, volume = candle
     place = state.place
@@ -130,7 +153,15 @@ def profile_bin(bins_above: float, bin_count: int) -> int:
 
 
 def profile_renew(state: Any, lookback: int, bin_count: int) -> None:
-    """Lay the slopes of all candles over their range, which is more than one price, unless they are laid over it."""
+    """Lay the slopes of all candles over their range, unless they are laid over it.
+
+    Parameters
+    ----------
+    state : record
+        Full: `lookback` candles or more were pushed; `highest` above `lowest`.
+    lookback, bin_count : int
+        As the fields were made.
+    """
     if state.fresh > 0 and state.passed <= PASSED_MAX * state.volume:
         return
     state.width = (state.highest - state.lowest) / bin_count
