@@ -81,18 +81,20 @@ def profile_push(state: Any, lookback: int, bin_count: int, candle: tuple[float,
     """
     low, high, volume = candle
     place = state.place
-    if state.fresh > 0:
-        is_within = low >= state.lowest and high <= state.highest
-        if is_within and state.lows[at(place)] > state.lowest and state.highs[at(place)] < state.highest:
-            state.fresh -= 1
-            state.passed += volume
-            profile_change(state, bin_count, place, -1.0)
-            profile_put(state, place, low, high, volume)
-            profile_change(state, bin_count, place, 1.0)
-        else:
-            state.fresh = 0
-    if state.fresh == 0:
-        profile_put(state, place, low, high, volume)
+    is_kept = (
+        state.fresh > 0
+        and low >= state.lowest
+        and high <= state.highest
+        and state.lows[at(place)] > state.lowest
+        and state.highs[at(place)] < state.highest
+    )
+    if is_kept:
+        profile_change(state, bin_count, place, -1.0)
+    profile_put(state, place, low, high, volume)
+    if is_kept:
+        profile_change(state, bin_count, place, 1.0)
+    state.fresh = state.fresh - 1 if is_kept else 0
+    state.passed += volume
     if place == lookback - 1:
         profile_sum_tails(state, lookback)
         state.place = 0
